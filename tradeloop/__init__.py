@@ -1,0 +1,1 @@
+"""A learning loop for trading models."""

@@ -1,0 +1,50 @@
+"""The feature schema: the ordered names of a feature row, and the hash that travels with it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from tradeloop.atomic import write_json
+from tradeloop.errors import SchemaMismatch
+
+
+@dataclass(frozen=True)
+class Schema:
+    """Names of the features in order (all float32), and a hash over their definitions.
+
+    Two rows may be compared only if their hashes are equal.
+    """
+
+    market: str
+    names: tuple[str, ...]
+    hash: str
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @property
+    def scalar_view(self) -> str:
+        """Name of Feast's view with one column a feature."""
+        return f"features_{self.market}_{self.hash[:12]}"
+
+    @property
+    def vector_view(self) -> str:
+        """Name of Feast's view with the whole row as one array."""
+        return f"vector_{self.market}_{self.hash[:12]}"
+
+    def require(self, other: str, *, what: str) -> None:
+        """Raise SchemaMismatch unless `other` is this schema's hash; `what` names its bearer."""
+        if other != self.hash:
+            raise SchemaMismatch(f"{what} has feature schema {other[:12]}, expected {self.hash[:12]}")
+
+    def save(self, path: Path) -> None:
+        """Write as JSON."""
+        write_json(path, {"market": self.market, "names": list(self.names), "hash": self.hash})
+
+    @classmethod
+    def load(cls, path: Path) -> Schema:
+        """Read what `save` wrote."""
+        raw = json.loads(path.read_text(encoding="utf-8"))
+        return cls(raw["market"], tuple(raw["names"]), raw["hash"])
