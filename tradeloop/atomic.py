@@ -36,7 +36,11 @@ def _replace(path: Path, write: Callable[[Path], None]) -> None:
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Write `content` to `path` so that a crash leaves the old file or the new one, never a part."""
-    _replace(path, lambda beside: beside.write_bytes(content) and None)
+
+    def write(beside: Path) -> None:
+        beside.write_bytes(content)
+
+    _replace(path, write)
 
 
 def write_json(path: Path, content: Any) -> None:

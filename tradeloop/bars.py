@@ -53,9 +53,10 @@ def validate_bars(frame: pd.DataFrame, *, name: str) -> pd.DataFrame:
     return frame
 
 
-def _refuse(frame: pd.DataFrame, broken: pd.Series[Any], name: str, rule: str) -> None:
+def _refuse(frame: pd.DataFrame, broken: Any, name: str, rule: str) -> None:
+    broken = np.asarray(broken, dtype=bool)
     if broken.any():
-        row = frame.loc[broken].iloc[0]
+        row = frame.iloc[int(broken.argmax())]
         values = ", ".join(f"{c}={row[c]}" for c in COLUMNS[1:])
         raise DataError(f"{name} at {row['timestamp']}: {rule} ({values}); {int(broken.sum())} such bars")
 
@@ -87,9 +88,7 @@ class Bars:
         return len(self.timestamp)
 
     @classmethod
-    def from_frame(
-        cls, symbol: str, frame: pd.DataFrame, context: Mapping[str, pd.DataFrame] | None = None
-    ) -> Bars:
+    def from_frame(cls, symbol: str, frame: pd.DataFrame, context: Mapping[str, pd.DataFrame] | None = None) -> Bars:
         """Validate a bar frame and join each context frame as of the bars' closes."""
         frame = validate_bars(frame, name=symbol)
         times = to_times(frame["timestamp"])

@@ -321,9 +321,7 @@ def _known_keys(location: tuple[Any, ...]) -> list[str]:
             field = block.model_fields.get(str(part))
             block = field.annotation if field else None
         elif block is not None:
-            block = next(
-                (a for a in get_args(block) if isinstance(a, type) and issubclass(a, BaseModel)), None
-            )
+            block = next((a for a in get_args(block) if isinstance(a, type) and issubclass(a, BaseModel)), None)
         if block is not None and not isinstance(block, type):
             inner = [a for a in get_args(block) if isinstance(a, type) and issubclass(a, BaseModel)]
             block = inner[0] if len(inner) == 1 and type(None) in get_args(block) else block
