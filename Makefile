@@ -31,10 +31,6 @@ $(STAMP): requirements.lock pyproject.toml
 
 install: $(STAMP)  ## the virtual environment, from the lock file
 
-.dvc/config.local: $(STAMP)
-	@test -d .dvc || $(BIN)/dvc init -q
-	@touch $@
-
 repro: $(STAMP)  ## install, then run the pipeline: data → features → models → gate → Bento
 	@$(BIN)/dvc repro
 	@$(BIN)/tradeloop status
