@@ -59,11 +59,15 @@ class SyntheticMarket(Block):
 
 
 class FileMarket(Block):
-    """Where `sources.files` finds its files and what their columns are called."""
+    """Where `sources.files` finds its files and what their columns are called.
+
+    `timestamp_format` is a strptime format, or ``s``, ``ms`` or ``us`` for whole numbers since 1970; null means ISO 8601.
+    """
 
     path: str
     context_path: str | None = None
     timestamp: str = "timestamp"
+    timestamp_format: str | None = None
     stamped_at: Literal["open", "close"] = "close"
     timezone: str = "UTC"
     columns: dict[Literal["open", "high", "low", "close", "volume", "adj_close"], str] = {}
@@ -171,6 +175,7 @@ class RandomForestParams(Block):
     max_depth: Count = 8
     min_samples_leaf: Count = 30
     max_features: Share = 0.33
+    max_samples: Share = 0.3
 
 
 class XGBoostParams(Block):
