@@ -200,6 +200,7 @@ class MLPParams(Block):
     batch_size: Count = 256
     max_epochs: Count = 40
     patience: Count = 6
+    validation: Share = 0.15
 
 
 class Train(Block):
