@@ -1,0 +1,42 @@
+"""Features: pure functions of closed bars, the same in training, streaming and serving.
+
+A family is a module; a function tagged with `feature` is a column. Importing this package registers all families,
+in the order in which their columns stand.
+"""
+
+from __future__ import annotations
+
+# The order of these imports is the order of the columns.
+from tradeloop.features import (  # isort: skip
+    trend,
+    momentum,
+    volatility,
+    volume,
+    price_action,
+    calendar,
+    context,
+)
+from tradeloop.features.catalogue import describe
+from tradeloop.features.engine import compute, compute_tail, schema_for, schema_hash, specs_for
+from tradeloop.features.registry import FeatureSpec, families, feature, max_lookback, registered
+
+__all__ = [
+    "FeatureSpec",
+    "calendar",
+    "compute",
+    "compute_tail",
+    "context",
+    "describe",
+    "families",
+    "feature",
+    "max_lookback",
+    "momentum",
+    "price_action",
+    "registered",
+    "schema_for",
+    "schema_hash",
+    "specs_for",
+    "trend",
+    "volatility",
+    "volume",
+]

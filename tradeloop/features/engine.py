@@ -1,0 +1,151 @@
+"""Runs the registered features: over a whole history, or for the newest bar of a tail. One definition, two callers."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import inspect
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from functools import lru_cache
+from itertools import groupby
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tradeloop.bars import Bars
+from tradeloop.config import Params, parse_interval
+from tradeloop.errors import SchemaMismatch
+from tradeloop.features.registry import FeatureSpec, registered
+from tradeloop.schema import Schema
+
+Row = NDArray[np.float32]
+
+
+def specs_for(params: Params) -> list[FeatureSpec]:
+    """Return the columns that `params` asks for: its families, on the active market's interval and context."""
+    market = params.active
+    intraday = parse_interval(market.interval) < timedelta(days=1)
+    return registered(params.features.families, context=market.context, intraday=intraday)
+
+
+def schema_for(params: Params) -> Schema:
+    """Return the feature schema of the active market.
+
+    Raises
+    ------
+    ConfigError
+        ``features.families`` names an unknown family.
+    """
+    specs = specs_for(params)
+    return Schema(params.market, tuple(spec.name for spec in specs), schema_hash(specs))
+
+
+def schema_hash(specs: Sequence[FeatureSpec]) -> str:
+    """Return a SHA-256 over the columns' names, order and lookbacks and their families' code.
+
+    The code counts as its syntax tree without docstrings: a changed formula changes the hash, a changed comment does
+    not.
+    """
+    columns = [[spec.name, spec.lookback, spec.context] for spec in specs]
+    modules = sorted({spec.module for spec in specs} | {"tradeloop.features.rolling"})
+    content = {"columns": columns, "code": {module: _syntax(module) for module in modules}}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+@lru_cache(maxsize=64)
+def _syntax(module: str) -> str:
+    return syntax_hash(inspect.getsource(sys.modules[module]))
+
+
+def syntax_hash(source: str) -> str:
+    """Return a SHA-256 of a module's syntax tree, docstrings, comments and layout left out."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
+            node.body = node.body[1:]
+    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
+
+
+@lru_cache(maxsize=64)
+def _resolve(schema: Schema, context: tuple[str, ...]) -> tuple[tuple[tuple[int, FeatureSpec], ...], ...]:
+    """Return the schema's columns, each with its position, grouped by kernel."""
+    known = {spec.name: spec for spec in registered(context=context)}
+    if unknown := [name for name in schema.names if name not in known]:
+        raise SchemaMismatch(
+            f"feature {unknown[0]!r} of schema {schema.hash[:12]} is not registered, "
+            f"given the context {list(context)} ({len(unknown)} such features)"
+        )
+    specs = [known[name] for name in schema.names]
+    schema.require(schema_hash(specs), what="the code of tradeloop.features")
+    placed = sorted(enumerate(specs), key=lambda item: id(item[1].kernel))
+    return tuple(tuple(group) for _, group in groupby(placed, key=lambda item: id(item[1].kernel)))
+
+
+def compute(bars: Bars, schema: Schema) -> Row:
+    """Return the feature rows of all bars.
+
+    Parameters
+    ----------
+    bars
+        Closed bars, oldest first, with the context series that the schema names.
+    schema
+        What `schema_for` returned.
+
+    Returns
+    -------
+    ndarray, float32, (n, len(schema))
+        Row i is known at the close of bar i. NaN in a column's first ``lookback - 1`` rows, and in a context column
+        where the series is not known; never infinite.
+
+    Raises
+    ------
+    SchemaMismatch
+        The schema was made by other definitions than these, or names a feature or context that is not here.
+    """
+    bars = _contiguous(bars)
+    rows = np.full((len(bars), len(schema)), np.nan, dtype=np.float32)
+    for group in _resolve(schema, tuple(bars.context)):
+        values = group[0][1].kernel(bars)
+        for position, spec in group:
+            start = spec.lookback - 1
+            rows[start:, position] = spec.pick(values)[start:]
+    return rows
+
+
+def compute_tail(bars: Bars, schema: Schema) -> Row:
+    """Return the feature row of the newest bar, from the last ``max_lookback`` bars at least (older ones are not read).
+
+    Equal to the last row of `compute` on the whole history: see `tradeloop.features.contract`. A column whose lookback
+    is longer than `bars` is NaN. Returns float32, (len(schema),); errors as `compute`.
+    """
+    bars = _contiguous(bars)
+    row = np.full(len(schema), np.nan, dtype=np.float32)
+    tails: dict[int, Bars] = {}
+    for group in _resolve(schema, tuple(bars.context)):
+        lookback = group[0][1].lookback
+        if lookback > len(bars):
+            continue
+        if lookback not in tails:
+            tails[lookback] = bars[-lookback:]
+        values = group[0][1].kernel(tails[lookback])
+        for position, spec in group:
+            row[position] = spec.pick(values)[-1]
+    return row
+
+
+def _contiguous(bars: Bars) -> Bars:
+    """Return bars whose arrays are contiguous: NumPy may compute logs of strided arrays with other last digits."""
+    context: Mapping[str, NDArray[np.float64]] = {name: np.ascontiguousarray(x) for name, x in bars.context.items()}
+    return Bars(
+        bars.symbol,
+        np.ascontiguousarray(bars.timestamp),
+        np.ascontiguousarray(bars.open),
+        np.ascontiguousarray(bars.high),
+        np.ascontiguousarray(bars.low),
+        np.ascontiguousarray(bars.close),
+        np.ascontiguousarray(bars.volume),
+        context,
+    )

@@ -1,0 +1,90 @@
+"""Labels: direction, return and range of the trade that opens after a bar's close, each with the time it ends.
+
+The row of bar t asks what a trade decided at its close would meet over the next h bars (h the horizon):
+
+``entry: next_open``
+    Enter at the open of bar t + 1, leave at the close of bar t + h. Nothing is assumed to fill at a price that was
+    known only as the bar closed.
+``entry: close``
+    Enter at the close of bar t, leave at the close of bar t + h.
+
+Every label of bar t ends at the close of bar t + h and reads nothing later.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+from numpy.lib.stride_tricks import sliding_window_view
+
+from tradeloop.bars import TIME, Bars, Floats
+from tradeloop.config import Labels
+
+COLUMNS = ("symbol", "timestamp", "label_end", "direction", "return", "range")
+
+QUIET = 1e-5
+"""The least volatility per bar that the range label knows, the same as that of `tradeloop.features.volatility`.
+
+A stretch without any movement has a range of zero, whose log is minus infinity. It gets this floor, a tenth of a basis
+point, rather than no label: a label that is missing because of what happened later would select rows on the future, and
+that an hour without a trade follows is something to forecast. Bars that were never traded can be dropped by the check
+stage (``check.drop: [zero_volume]``), on what is known at their close.
+"""
+
+
+def compute_labels(bars: Bars, config: Labels) -> pd.DataFrame:
+    """Return one row a bar with its labels and their end.
+
+    Parameters
+    ----------
+    bars
+        Closed bars of one symbol, oldest first.
+    config
+        Entry, horizon in bars, and the measure of range.
+
+    Returns
+    -------
+    DataFrame
+        `COLUMNS`: ``symbol``; ``timestamp`` and ``label_end``, closes in UTC (``datetime64[us, UTC]``);
+        ``return``, the gross log return from entry to exit; ``direction``, 1.0 if that is above zero, else 0.0 (a flat
+        trade is not an up one: it does not pay); ``range``, the natural log of the volatility per bar over the horizon,
+        ``sqrt(mean ln(H/L)² / (4 ln 2))`` (parkinson, 1980) or the root mean square of the close-to-close log returns
+        (realised), at least ln `QUIET`. All float64. In the last ``horizon`` rows the label has not ended: NaN and NaT.
+    """
+    size, horizon = len(bars), config.horizon
+    ended = max(size - horizon, 0)
+    end = np.full(size, np.datetime64("NaT"), dtype="datetime64[us]")
+    gross, spread = np.full(size, np.nan), np.full(size, np.nan)
+    if ended:
+        end[:ended] = bars.timestamp[horizon:]
+        entry = bars.open[1 : ended + 1] if config.entry == "next_open" else bars.close[:ended]
+        gross[:ended] = np.log(bars.close[horizon:] / entry)
+        variance = _parkinson(bars) if config.range == "parkinson" else _realised(bars)
+        over_horizon = sliding_window_view(variance, horizon).mean(axis=-1)
+        spread[:ended] = 0.5 * np.log(np.maximum(over_horizon, QUIET**2))
+    return pd.DataFrame(
+        {
+            "symbol": bars.symbol,
+            "timestamp": _utc(bars.timestamp),
+            "label_end": _utc(end),
+            "direction": np.where(np.isnan(gross), np.nan, gross > 0),
+            "return": gross,
+            "range": spread,
+        }
+    )
+
+
+def _parkinson(bars: Bars) -> Floats:
+    """Return the variance of bars 1, 2, ... from their range."""
+    return np.asarray(np.log(bars.high[1:] / bars.low[1:]) ** 2 / (4 * math.log(2)))
+
+
+def _realised(bars: Bars) -> Floats:
+    """Return the squared close-to-close log returns of bars 1, 2, ..."""
+    return np.asarray(np.log(bars.close[1:] / bars.close[:-1]) ** 2)
+
+
+def _utc(times: np.ndarray[tuple[int], np.dtype[np.datetime64]]) -> pd.Series[pd.Timestamp]:
+    return pd.Series(times).dt.tz_localize("UTC").astype(TIME)
