@@ -1,0 +1,1 @@
+"""State: the feature store, and the database of predictions and model events."""

@@ -1,0 +1,282 @@
+"""The state database: predictions and lifecycle events, in SQLite (WAL, flushed at every commit) or PostgreSQL.
+
+All times go in and come out as aware datetimes in UTC.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    DateTime,
+    Dialect,
+    Double,
+    Engine,
+    Index,
+    Insert,
+    Integer,
+    LargeBinary,
+    PoolProxiedConnection,
+    Select,
+    String,
+    create_engine,
+    event,
+    insert,
+    inspect,
+    text,
+)
+from sqlalchemy.engine import URL, Connection, make_url
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.types import TypeDecorator
+
+from tradeloop.config import Params
+from tradeloop.errors import StoreError
+from tradeloop.layout import Layout
+
+URL_VARIABLE = "TRADELOOP_DATABASE_URL"
+REVISION = "0001"
+
+_SQLITE_SETUP = ("PRAGMA journal_mode=WAL", "PRAGMA synchronous=FULL", "PRAGMA foreign_keys=ON")
+
+
+class UtcTime(TypeDecorator[datetime]):
+    """An aware UTC datetime, on databases with and without time zones."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Refuse naive datetimes; hand UTC to the driver."""
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError(f"a stored time must be aware, got {value}")
+        value = value.astimezone(UTC)
+        return value if dialect.name == "postgresql" else value.replace(tzinfo=None)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Return an aware datetime in UTC."""
+        if value is None:
+            return None
+        return value.astimezone(UTC) if dialect.name == "postgresql" else value.replace(tzinfo=UTC)
+
+
+class Base(DeclarativeBase):
+    """Declares every table of the state database."""
+
+
+class PredictionRow(Base):
+    """One answered forecast with all that is needed to compute it again.
+
+    Returns are gross logs, ranges are fractions of price per bar; a forecast that was withheld is NULL throughout.
+    `asked_at` is the market's time, `logged_at` the wall's, `max_age` is in seconds.
+    """
+
+    __tablename__ = "predictions"
+    __table_args__ = (Index("predictions_symbol", "market", "symbol", "asked_at"),)
+
+    id: Mapped[str] = mapped_column(String(36), primary_key=True)
+    market: Mapped[str] = mapped_column(String(64))
+    symbol: Mapped[str] = mapped_column(String(32))
+    asked_at: Mapped[datetime] = mapped_column(UtcTime)
+    logged_at: Mapped[datetime] = mapped_column(UtcTime)
+    feature_time: Mapped[datetime | None] = mapped_column(UtcTime)
+    max_age: Mapped[float] = mapped_column(Double)
+    model: Mapped[str] = mapped_column(String(64))
+    schema_hash: Mapped[str] = mapped_column(String(64))
+    features: Mapped[bytes] = mapped_column(LargeBinary)
+    p_up: Mapped[float | None] = mapped_column(Double)
+    ret: Mapped[float | None] = mapped_column(Double)
+    ret_low: Mapped[float | None] = mapped_column(Double)
+    ret_high: Mapped[float | None] = mapped_column(Double)
+    range: Mapped[float | None] = mapped_column(Double)
+    range_low: Mapped[float | None] = mapped_column(Double)
+    range_high: Mapped[float | None] = mapped_column(Double)
+    verdict: Mapped[str] = mapped_column(String(16))
+    reasons: Mapped[list[str]] = mapped_column(JSON)
+    clock: Mapped[str] = mapped_column(String(16))
+
+
+class ModelEventRow(Base):
+    """One step in a model's life; rows are only ever appended."""
+
+    __tablename__ = "model_events"
+    __table_args__ = (Index("model_events_market", "market", "seq"),)
+
+    seq: Mapped[int] = mapped_column(BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True)
+    market: Mapped[str] = mapped_column(String(64))
+    time: Mapped[datetime] = mapped_column(UtcTime)
+    kind: Mapped[str] = mapped_column(String(16))
+    model: Mapped[str] = mapped_column(String(64))
+    version: Mapped[str] = mapped_column(String(64))
+    previous: Mapped[str | None] = mapped_column(String(64))
+    actor: Mapped[str] = mapped_column(String(64))
+    reason: Mapped[str] = mapped_column(String(2000))
+    evidence: Mapped[dict[str, Any]] = mapped_column(JSON)
+
+
+class RevisionRow(Base):
+    """Which revision of these tables the database has, where Alembic looks for it."""
+
+    __tablename__ = "alembic_version"
+
+    version_num: Mapped[str] = mapped_column(String(32), primary_key=True)
+
+
+def database_url(layout: Layout, params: Params) -> str:
+    """Return ``$TRADELOOP_DATABASE_URL``, else params' ``serving.database_url``, else SQLite below data/live."""
+    url = os.environ.get(URL_VARIABLE) or params.serving.database_url
+    return url or f"sqlite:///{layout.live / 'tradeloop.db'}"
+
+
+class Native:
+    """A compiled statement for the driver: its text, and rows in the form the driver wants."""
+
+    def __init__(self, statement: Select[Any] | Insert, dialect: Dialect) -> None:
+        compiled = statement.compile(dialect=dialect)
+        assert isinstance(compiled, SQLCompiler)
+        self.text = str(compiled)
+        self._defaults = compiled.params
+        self._order = compiled.positiontup
+        types = {bind.key: bind.type.dialect_impl(dialect) for bind in compiled.binds.values()}
+        processors = {key: kind.bind_processor(dialect) for key, kind in types.items()}
+        self._processors = {key: process for key, process in processors.items() if process is not None}
+
+    def row(self, values: Mapping[str, Any]) -> Sequence[Any] | Mapping[str, Any]:
+        """Return the bound values, converted by their columns' types."""
+        bound = {**self._defaults, **values}
+        for key, process in self._processors.items():
+            bound[key] = process(bound[key])
+        return bound if self._order is None else [bound[key] for key in self._order]
+
+
+class Database:
+    """An open state database; safe to share between threads, not across a fork.
+
+    Every method raises `StoreError`, one line, when the database is unreachable, locked or damaged.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self._driver_error: type[Exception] = engine.dialect.loaded_dbapi.Error
+
+    @classmethod
+    def open(cls, url: str, *, busy_timeout: float = 5.0) -> Database:
+        """Connect, and create the tables where there are none yet.
+
+        Parameters
+        ----------
+        url
+            ``sqlite:///path`` or ``postgresql+psycopg://user:password@host:port/name``.
+        busy_timeout
+            Seconds to wait for another process that is writing.
+        """
+        try:
+            parsed = make_url(url)
+        except ArgumentError:
+            raise StoreError("a database url looks like sqlite:///path or postgresql+psycopg://…, got none") from None
+        if parsed.get_backend_name() not in ("sqlite", "postgresql"):
+            raise StoreError(f"the database must be sqlite or postgresql, got {parsed.get_backend_name()!r}")
+        database = cls(_engine(parsed, busy_timeout))
+        try:
+            database._create_tables()
+        except BaseException:
+            database.close()
+            raise
+        return database
+
+    @property
+    def name(self) -> str:
+        """The url without its password."""
+        return self.engine.url.render_as_string(hide_password=True)
+
+    @contextmanager
+    def write(self, lock: str | None = None) -> Iterator[Connection]:
+        """Yield a connection in a transaction that commits at the end.
+
+        Two transactions that name the same `lock` run one after the other, also across processes (SQLite has
+        one writer at a time anyway).
+        """
+        with self.explain(), self.engine.connect().execution_options(writes=True) as connection, connection.begin():
+            if lock is not None and connection.dialect.name == "postgresql":
+                statement = text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))")
+                connection.execute(statement, {"name": lock})
+            yield connection
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """Yield a connection whose reads see one state of the database."""
+        with self.explain(), self.engine.connect() as connection:
+            yield connection
+
+    @contextmanager
+    def driver(self) -> Iterator[PoolProxiedConnection]:
+        """Yield the driver's own connection, outside a transaction, for the paths where microseconds count."""
+        with self.explain():
+            connection = self.engine.raw_connection()
+            try:
+                yield connection
+            finally:
+                connection.close()
+
+    def native(self, statement: Select[Any] | Insert) -> Native:
+        """Return `statement` in the driver's own words, compiled once."""
+        return Native(statement, self.engine.dialect)
+
+    @contextmanager
+    def explain(self) -> Iterator[None]:
+        """Turn what the driver raises into a `StoreError` that names the database."""
+        try:
+            yield
+        except (SQLAlchemyError, self._driver_error) as error:
+            cause = " ".join(str(getattr(error, "orig", None) or error).split())
+            raise StoreError(f"database {self.name}: {cause}") from error
+
+    def close(self) -> None:
+        """Give back all connections."""
+        self.engine.dispose()
+
+    def _create_tables(self) -> None:
+        with self.write(lock="tradeloop.tables") as connection:
+            if not inspect(connection).has_table(RevisionRow.__tablename__):
+                Base.metadata.create_all(connection)
+                connection.execute(insert(RevisionRow).values(version_num=REVISION))
+            found = connection.execute(text("SELECT version_num FROM alembic_version")).scalars().all()
+        if list(found) != [REVISION]:
+            raise StoreError(f"database {self.name} is at revision {found or 'none'}, this code needs {REVISION}")
+
+
+def _engine(url: URL, busy_timeout: float) -> Engine:
+    """Return an engine; SQLite's connections take part in explicit transactions only."""
+    if url.get_backend_name() != "sqlite":
+        return create_engine(url, pool_pre_ping=True, connect_args={"connect_timeout": max(2, int(busy_timeout))})
+    if url.database is None or url.database == ":memory:":
+        raise StoreError("the state database must be a file: an in-memory one would forget what was answered")
+    try:
+        Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(f"cannot create the folder of {url.database}: {error.strerror}") from None
+    engine = create_engine(url, connect_args={"timeout": busy_timeout})
+
+    @event.listens_for(engine, "connect")
+    def _prepare(connection: Any, _record: Any) -> None:
+        # The driver's own BEGIN comes too late (at the first write) for a read-then-write transaction.
+        connection.isolation_level = None
+        for statement in _SQLITE_SETUP:
+            connection.execute(statement)
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        writes = connection.get_execution_options().get("writes", False)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+    return engine
