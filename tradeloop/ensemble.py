@@ -145,7 +145,7 @@ class Ensemble:
         """
         if x.ndim != 2 or x.dtype != np.float32 or x.shape[1] != len(self.names):
             raise ValueError(f"features must be float32 (n, {len(self.names)}), got {x.dtype} {x.shape}")
-        whole: NDArray[np.bool_] = np.isfinite(x).all(axis=1)
+        whole = np.asarray(np.isfinite(x).all(axis=1))
         if whole.all():
             return self._apply(self._members(np.ascontiguousarray(x)))
         return _spread(self._apply(self._members(np.ascontiguousarray(x[whole]))), whole)
