@@ -144,18 +144,11 @@ class TestRange:
         np.testing.assert_array_equal(FORECASTS[name](rows, {"S0": bars}), FORECASTS[name](other, {"S0": bars}))
 
     @pytest.mark.parametrize("name", FORECASTS)
-    def test_bars_that_do_not_move_are_left_out(self, name: str) -> None:
-        bars = walk(4, 300)
-        for column in ("open", "high", "low", "close"):
-            getattr(bars, column)[120:124] = bars.close[119]
-        rows = range_sample(walk(4, 300), train=200)
-        assert np.isfinite(FORECASTS[name](rows, {"S0": bars})).all()
-
-    @pytest.mark.parametrize("name", FORECASTS)
     def test_bars_that_never_move_give_the_training_mean(self, name: str) -> None:
-        flat = Bars("S0", START + np.arange(40) * DAY, *(np.ones(40) for _ in range(5)))
-        rows = sample([0] * 40, train=30)
-        np.testing.assert_allclose(FORECASTS[name](rows, {"S0": flat}), rows.y["range"][:30].mean())
+        flat = Bars("S0", START + np.arange(200) * DAY, *(np.ones(200) for _ in range(5)))
+        rows = sample([0] * 200, train=150)
+        rows.y["range"][:150] = -3.0
+        np.testing.assert_allclose(FORECASTS[name](rows, {"S0": flat}), -3.0)
 
     def test_a_short_symbol_takes_the_pooled_regression(self) -> None:
         long, short = walk(5, 300), walk(6, 60, "S1")
@@ -176,3 +169,7 @@ class TestRange:
     def test_missing_bars_are_named(self) -> None:
         with pytest.raises(DataError, match="S0: a range baseline needs the bars"):
             baselines.har(sample([0] * 4, train=2), {})
+
+    def test_a_row_before_the_first_bar_is_named(self) -> None:
+        with pytest.raises(DataError, match=r"S0 at 2020-01-01.*: no bar had closed by then"):
+            baselines.har(sample([0] * 4, train=2), {"S0": walk(0, 10)[1:]})

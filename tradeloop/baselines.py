@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from tradeloop.bars import Bars, Floats, Times
 from tradeloop.config import Target
 from tradeloop.errors import DataError
+from tradeloop.labels import QUIET
 
 DECAY = 0.94
 LAGS = (1, 5, 22)
@@ -99,18 +100,16 @@ def ewma(sample: Sample, bars: Mapping[str, Bars], measure: Literal["parkinson",
     a mean, and a baseline should not lose on that.
     """
     level = _at_rows(sample, bars, lambda one: np.log(_decayed(_variance(one, measure))) / 2)
-    error = (sample.y["range"] - level)[sample.train]
-    shift = error[np.isfinite(error)].mean() if np.isfinite(error).any() else 0.0
-    forecast = (level + shift)[sample.test]
-    return np.where(np.isnan(forecast), training_mean(sample, "range"), forecast)
+    shift = (sample.y["range"] - level)[sample.train].mean()
+    return np.asarray((level + shift)[sample.test])
 
 
 def har(sample: Sample, bars: Mapping[str, Bars]) -> Floats:
     """Return the heterogeneous autoregression of log range for every test row, fitted by symbol on the training rows.
 
-    Regressors are the means of log Parkinson volatility over the last 1, 5 and 22 closed bars, and a constant; bars
-    without a range are left out of the means. A symbol with fewer than 60 training rows takes the pooled
-    coefficients; with fewer than 60 in all, the forecast is the training mean.
+    Regressors are the means of log Parkinson volatility over the last 1, 5 and 22 closed bars, and a constant. A symbol
+    with fewer than 60 training rows takes the pooled coefficients; with fewer than 60 in all, the forecast is the
+    training mean.
     """
     lags = [_at_rows(sample, bars, partial(_mean_log_range, lag=lag)) for lag in LAGS]
     x = np.column_stack([np.ones(len(sample.symbol)), *lags])
@@ -133,43 +132,39 @@ def _least_squares(x: Floats, y: Floats) -> Floats:
 
 
 def _variance(bars: Bars, measure: Literal["parkinson", "realised"]) -> Floats:
-    """Return each bar's variance (n,); NaN where the bar doesn't move, which says nothing about volatility."""
+    """Return each bar's variance (n,), floored as the label is; a first bar has no close before it and didn't move."""
     if measure == "parkinson":
         variance = np.log(bars.high / bars.low) ** 2 / (4 * np.log(2.0))
     else:
-        variance = np.concatenate([[np.nan], np.diff(np.log(bars.close)) ** 2])
-    return np.where(variance > 0, variance, np.nan)
+        variance = np.diff(np.log(bars.close), prepend=np.log(bars.close[:1])) ** 2
+    return np.asarray(np.maximum(variance, QUIET**2))
 
 
 def _decayed(values: Floats) -> Floats:
-    """Return the exponentially weighted mean of the values so far (n,), NaN left out; weights sum to one."""
+    """Return the exponentially weighted mean of the values so far (n,); the weights sum to one from the start."""
     from scipy.signal import lfilter
 
-    known = np.isfinite(values)
     poles = [1.0, -DECAY]
-    total = lfilter([1.0], poles, np.where(known, values, 0.0))
-    weight = lfilter([1.0], poles, known.astype(np.float64))
-    return np.asarray(np.divide(total, weight, out=np.full(len(values), np.nan), where=weight > 1e-12))
+    return np.asarray(lfilter([1.0], poles, values) / lfilter([1.0], poles, np.ones(len(values))))
 
 
 def _mean_log_range(bars: Bars, *, lag: int) -> Floats:
-    """Return the mean log Parkinson volatility of the newest `lag` bars that moved (n,), NaN if fewer did."""
-    values = np.log(_variance(bars, "parkinson")) / 2
-    known = np.isfinite(values)
-    sums = np.concatenate([[0.0], np.cumsum(values[known])])
-    means = np.full(len(sums), np.nan)
-    means[lag:] = (sums[lag:] - sums[:-lag]) / lag
-    return np.asarray(means[np.cumsum(known)])
+    """Return the mean log Parkinson volatility of the newest `lag` bars (n,); NaN before there are as many."""
+    sums = np.concatenate([[0.0], np.cumsum(np.log(_variance(bars, "parkinson")) / 2)])
+    means = np.full(len(bars), np.nan)
+    means[lag - 1 :] = (sums[lag:] - sums[:-lag]) / lag
+    return means
 
 
 def _at_rows(sample: Sample, bars: Mapping[str, Bars], function: Callable[[Bars], Floats]) -> Floats:
     """Return, for every row (n,), the function's value on its symbol's newest bar closed by the feature time."""
-    result = np.full(len(sample.symbol), np.nan)
+    result = np.empty(len(sample.symbol))
     for name in sorted(set(sample.symbol)):
         if name not in bars:
             raise DataError(f"{name}: a range baseline needs the bars of every symbol")
-        rows = np.flatnonzero(sample.symbol == name)
+        rows = sample.symbol == name
         at = np.searchsorted(bars[name].timestamp, sample.timestamp[rows], side="right") - 1
-        values = function(bars[name])
-        result[rows[at >= 0]] = values[at[at >= 0]]
+        if (at < 0).any():
+            raise DataError(f"{name} at {sample.timestamp[rows].min()}Z: no bar had closed by then")
+        result[rows] = function(bars[name])[at]
     return result
