@@ -33,6 +33,11 @@ def to_times(column: pd.Series[Any]) -> Times:
     return np.asarray(column.dt.tz_convert("UTC").dt.tz_localize(None).to_numpy(dtype="datetime64[us]"))
 
 
+def from_times(times: Times) -> pd.Series[Any]:
+    """Return ``datetime64`` (UTC by convention) as a column of `TIME`; the inverse of `to_times`."""
+    return pd.Series(times.astype("datetime64[us]")).dt.tz_localize("UTC")
+
+
 def validate_bars(frame: pd.DataFrame, *, name: str) -> pd.DataFrame:
     """Return `frame` with the contract's columns in order, or raise DataError naming `name`, time and rule."""
     missing = [column for column in COLUMNS if column not in frame.columns]

@@ -101,7 +101,7 @@ def session_closes(calendar: str, labels: Times) -> Times:
 
 
 def next_session_closes(calendar: str, labels: Times) -> Times:
-    """Return, for each date, the close of the first session labelled after it, UTC; NaT beyond the calendar's record."""
+    """Return, for each date, the close of the first session labelled after it, UTC; NaT beyond the record."""
     days = labels.astype("datetime64[D]")
     if not len(days):
         return days.astype("datetime64[us]")

@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import numpy as np
 import pandas as pd
 
-from tradeloop.bars import COLUMNS, CONTEXT_COLUMNS, PRICES, TIME, Floats, Times, to_times
+from tradeloop.bars import COLUMNS, CONTEXT_COLUMNS, PRICES, Floats, Times, from_times, to_times
 from tradeloop.calendars import DAY, close_stamps, session_closes
 from tradeloop.errors import ConfigError, DataError
 
@@ -208,8 +208,7 @@ def bars_from(
     if "adj_close" in form.columns:
         adjusted = numbers(table, form.columns["adj_close"], shown=shown)
         values = adjust(values, adjusted)
-    stamps = pd.Series(at).dt.tz_localize("UTC").astype(TIME)
-    return pd.DataFrame({"timestamp": stamps, **values}, columns=list(COLUMNS))
+    return pd.DataFrame({"timestamp": from_times(at), **values}, columns=list(COLUMNS))
 
 
 def _closes(table: pd.DataFrame, form: TableFormat, *, calendar: str, interval: timedelta, shown: str) -> Times:
@@ -260,7 +259,5 @@ def context_frame(at: Times, known: Times, close: Floats, *, shown: str) -> pd.D
     order = np.lexsort((at, known))
     order = order[~np.isnan(close[order])]
     order = order[at[order] == np.maximum.accumulate(at[order])]
-    frame = pd.DataFrame(dict(zip(CONTEXT_COLUMNS, (at[order], known[order], close[order]), strict=True)))
-    for name in CONTEXT_COLUMNS[:2]:
-        frame[name] = frame[name].dt.tz_localize("UTC").astype(TIME)
-    return frame
+    columns = (from_times(at[order]), from_times(known[order]), close[order])
+    return pd.DataFrame(dict(zip(CONTEXT_COLUMNS, columns, strict=True)))
