@@ -1,0 +1,138 @@
+"""The offline feature files without a query engine: which row was in force at a moment, in microseconds.
+
+The rule is that of `asof_join`, symbol by symbol and without TTL; a server needs neither polars nor Feast for it.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tradeloop.bars import Times
+from tradeloop.errors import StoreError
+from tradeloop.layout import Layout
+from tradeloop.schema import Schema
+from tradeloop.state.feature_rows import OnlineRows
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_CACHED_SYMBOLS = 512
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """The rows of one symbol in order of (event time, created time), and when each came to be the one in force.
+
+    Attributes
+    ----------
+    vectors
+        float32 (n, d), NaN in warm-up.
+    event
+        Event times, ``datetime64[us]`` UTC, not decreasing.
+    known_at
+        Moments, not decreasing, at which a row became known.
+    in_force
+        For each of `known_at`, the row in force from then on.
+    """
+
+    vectors: NDArray[np.float32]
+    event: Times
+    known_at: Times
+    in_force: NDArray[np.intp]
+
+    def at(self, moment: np.datetime64) -> int | None:
+        """Return the row in force at `moment` (UTC), None before the first."""
+        found = int(np.searchsorted(self.known_at, moment, side="right")) - 1
+        return None if found < 0 else int(self.in_force[found])
+
+
+class OfflineRows:
+    """The files of ``data/features``; what was read stays in memory until a file changes."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+        self._read = functools.lru_cache(maxsize=_CACHED_SYMBOLS)(_read_version)
+
+    def symbols(self, schema: Schema) -> list[str]:
+        """Return the symbols that have a file, sorted.
+
+        Raises
+        ------
+        StoreError
+            There are no feature files.
+        SchemaMismatch
+            They were made under another schema.
+        """
+        declared = self._layout.store / "schema.json"
+        found = sorted(path.stem for path in self._layout.features.glob("*.parquet"))
+        if not found or not declared.is_file():
+            raise StoreError(f"{self._layout.features} holds no features: run the pipeline up to its store stage first")
+        schema.require(Schema.load(declared).hash, what=str(self._layout.features))
+        return found
+
+    def newest(self, symbols: Sequence[str], schema: Schema) -> OnlineRows:
+        """Return the newest row of each of `symbols` (which have files), with its time even if it is all NaN."""
+        rows = OnlineRows.empty(len(symbols), len(schema))
+        for at, symbol in enumerate(symbols):
+            timeline = read_timeline(self._path(symbol), schema.names)
+            if len(timeline.event):
+                rows.vectors[at], rows.feature_time[at] = timeline.vectors[-1], timeline.event[-1]
+        return rows
+
+    def as_of(self, symbols: Sequence[str], schema: Schema, moment: datetime) -> OnlineRows:
+        """Return the row of each of `symbols` in force, as then known, at `moment` (naive: UTC)."""
+        known = set(self.symbols(schema))
+        aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+        time = np.datetime64((aware - _EPOCH) // timedelta(microseconds=1), "us")
+        rows = OnlineRows.empty(len(symbols), len(schema))
+        for at, symbol in enumerate(symbols):
+            if symbol not in known:
+                continue
+            stat = self._path(symbol).stat()
+            timeline = self._read(self._path(symbol), schema.names, stat.st_mtime_ns, stat.st_size)
+            if (row := timeline.at(time)) is not None:
+                rows.vectors[at], rows.feature_time[at] = timeline.vectors[row], timeline.event[row]
+        return OnlineRows.of(rows.vectors, rows.feature_time)
+
+    def _path(self, symbol: str) -> Path:
+        return self._layout.features / f"{symbol}.parquet"
+
+
+def _read_version(path: Path, names: tuple[str, ...], *version: int) -> Timeline:
+    """Read a file; its modification time and size only tell its versions apart in a cache."""
+    del version
+    return read_timeline(path, names)
+
+
+def read_timeline(path: Path, names: tuple[str, ...]) -> Timeline:
+    """Read the feature rows of one symbol.
+
+    Raises
+    ------
+    StoreError
+        The file is not parquet, or lacks a column.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    columns = ["timestamp", "created", *names]
+    try:
+        table = pq.read_table(path, columns=columns)
+    except (pa.ArrowException, OSError) as error:
+        raise StoreError(f"{path} is not a feature file: {' '.join(str(error).split())}") from None
+    if missing := [name for name in columns if name not in table.column_names]:
+        raise StoreError(f"{path} has no column {missing[0]!r}: it was made under another schema")
+    event, created = (table.column(name).to_numpy().astype("datetime64[us]") for name in columns[:2])
+    vectors = np.empty((len(event), len(names)), dtype=np.float32)
+    for at, name in enumerate(names):
+        vectors[:, at] = table.column(name).to_numpy()
+    order = np.lexsort((created, event))
+    event, created = event[order], created[order]
+    known = np.maximum(event, created)
+    by_known = np.argsort(known, kind="stable")
+    return Timeline(vectors[order], event, known[by_known], np.maximum.accumulate(by_known))
