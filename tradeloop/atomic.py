@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,3 +52,12 @@ def write_json(path: Path, content: Any) -> None:
 def write_parquet(path: Path, frame: pd.DataFrame) -> None:
     """Write `frame` without its index; the same frame gives the same bytes."""
     _replace(path, lambda beside: frame.to_parquet(beside, index=False, compression="zstd"))
+
+
+def write_parquets(folder: Path, frames: Mapping[str, pd.DataFrame]) -> None:
+    """Write ``<folder>/<name>.parquet`` for each frame; afterwards no other parquet file is left in `folder`."""
+    for name, frame in frames.items():
+        write_parquet(folder / f"{name}.parquet", frame)
+    for path in folder.glob("*.parquet"):
+        if path.stem not in frames:
+            path.unlink()
