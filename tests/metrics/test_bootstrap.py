@@ -11,7 +11,6 @@ from tradeloop.metrics import classification, financial, regression
 from tradeloop.metrics.base import Metric
 from tradeloop.metrics.bootstrap import Bootstrap, Interval, stationary_index
 
-
 MEAN = Metric("mean", "returns", "higher", None, lambda series: series.mean(axis=-1), "The mean of a series.")
 
 
@@ -117,9 +116,10 @@ class TestBootstrap:
         ours, theirs = actual + rng.normal(size=300), np.zeros(300)
         ours_too = ours + 0.01 * rng.normal(size=300)
         bootstrap = Bootstrap(np.arange(300), block=5, count=500, confidence=0.95, seed=0)
-        close = bootstrap.difference(regression.rmse, (actual, ours), (actual, ours_too))
-        far = bootstrap.difference(regression.rmse, (actual, ours), (actual, theirs))
-        alone = bootstrap.interval(regression.rmse, actual, ours)
+        score = bootstrap.score(regression.rmse, actual, ours)
+        close = (score - bootstrap.score(regression.rmse, actual, ours_too)).interval
+        far = (score - bootstrap.score(regression.rmse, actual, theirs)).interval
+        alone = score.interval
         assert close.high - close.low < 0.1 * (alone.high - alone.low)
         assert far.value == pytest.approx(regression.rmse(actual, ours) - regression.rmse(actual, theirs))
 

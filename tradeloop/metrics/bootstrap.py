@@ -63,6 +63,33 @@ def _chunks(count: int, width: int) -> Iterator[slice]:
         yield slice(start, min(start + size, count))
 
 
+@dataclass(frozen=True)
+class Score:
+    """A score, its replicates (B,) on the resamples, and the levels of its interval's ends.
+
+    The difference of two scores of one `Bootstrap` is a paired one: replicate by replicate.
+    """
+
+    value: float
+    replicates: Floats
+    tails: tuple[float, float]
+
+    def __sub__(self, other: Score) -> Score:
+        return Score(self.value - other.value, self.replicates - other.replicates, self.tails)
+
+    @property
+    def interval(self) -> Interval:
+        """The score with its percentile interval.
+
+        Resamples on which the score is undefined are left out; if they are more than 1 in 100, all is NaN.
+        """
+        defined = self.replicates[np.isfinite(self.replicates)]
+        if not np.isfinite(self.value) or len(defined) < (1 - _MAX_UNDEFINED) * len(self.replicates):
+            return _UNDEFINED
+        low, high = np.quantile(defined, self.tails)
+        return Interval(self.value, float(low), float(high))
+
+
 class Bootstrap:
     """Seeded resamples of the timestamps of one sample, shared by all scores on it so that they can be compared.
 
@@ -80,7 +107,7 @@ class Bootstrap:
 
     def __init__(self, timestamp: ArrayLike, *, block: float, count: int, confidence: float, seed: int) -> None:
         times, self._group = np.unique(np.asarray(timestamp), return_inverse=True)
-        self._tails = [(1.0 - confidence) / 2, (1.0 + confidence) / 2]
+        self._tails = ((1.0 - confidence) / 2, (1.0 + confidence) / 2)
         self._index = stationary_index(len(times), block=block, count=count, seed=seed)
 
     @property
@@ -88,22 +115,13 @@ class Bootstrap:
         """Number of distinct timestamps."""
         return int(self._index.shape[1])
 
+    def score(self, metric: Metric, *arrays: ArrayLike, **options: float) -> Score:
+        """Return the score of the arrays: one value a row, or one a timestamp in order if the metric takes returns."""
+        return Score(metric(*arrays, **options), self.replicates(metric, *arrays, **options), self._tails)
+
     def interval(self, metric: Metric, *arrays: ArrayLike, **options: float) -> Interval:
-        """Return the score of the arrays with its interval.
-
-        Arrays hold one value a row, or one a timestamp in order of time if the metric scores returns. Resamples on
-        which the score is undefined are left out; if they are more than 1 in 100, the whole interval is NaN.
-        """
-        return self._summary(metric(*arrays, **options), self.replicates(metric, *arrays, **options))
-
-    def difference(
-        self, metric: Metric, ours: tuple[ArrayLike, ...], theirs: tuple[ArrayLike, ...], **options: float
-    ) -> Interval:
-        """Return score(ours) − score(theirs) with the interval of the difference over the same draws."""
-        value = metric(*ours, **options) - metric(*theirs, **options)
-        return self._summary(
-            value, self.replicates(metric, *ours, **options) - self.replicates(metric, *theirs, **options)
-        )
+        """Return the score with its interval; see `Score.interval`."""
+        return self.score(metric, *arrays, **options).interval
 
     def replicates(self, metric: Metric, *arrays: ArrayLike, **options: float) -> Floats:
         """Return the score of every resample (count,)."""
@@ -127,10 +145,3 @@ class Bootstrap:
         count = len(drawn) * self.length
         offset = np.arange(0, count, self.length)[:, None]
         return np.bincount((drawn + offset).ravel(), minlength=count).reshape(drawn.shape)[:, self._group].astype(float)
-
-    def _summary(self, value: float, replicates: Floats) -> Interval:
-        defined = replicates[np.isfinite(replicates)]
-        if not np.isfinite(value) or len(defined) < (1 - _MAX_UNDEFINED) * len(replicates):
-            return _UNDEFINED
-        low, high = np.quantile(defined, self._tails)
-        return Interval(value, float(low), float(high))
