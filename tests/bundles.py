@@ -1,0 +1,132 @@
+"""Small real bundles: linear ONNX graphs over a handful of features, packed, hashed and verified like any other."""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from tradeloop.bundle import Bundle, write_bundle
+from tradeloop.config import MODELS, TARGETS, Labels, Target
+from tradeloop.manifest import Facts, Thresholds
+from tradeloop.schema import Schema
+
+MARKET = "us_daily"
+SYMBOLS = ("AAPL", "IBM", "MSFT", "GOOG")
+NAMES = ("ret_1", "ret_5", "vol_20", "volume_ratio", "gap", "weekday")
+NOW = datetime(2013, 3, 1, 21, tzinfo=UTC)
+PROVEN: dict[Target, bool] = {"direction": True, "return": False, "range": True}
+
+
+def tiny_schema(names: tuple[str, ...] = NAMES, market: str = MARKET) -> Schema:
+    """Return a schema whose hash follows from its names."""
+    return Schema(market, names, hashlib.sha256("\n".join(names).encode()).hexdigest())
+
+
+def linear_graph(weights: NDArray[np.float32], bias: float, *, probability: bool) -> bytes:
+    """Return a graph that maps features (n, d) to ``features @ weights + bias``, through a sigmoid if asked."""
+    tensors = [
+        numpy_helper.from_array(weights.reshape(-1, 1).astype(np.float32), "weights"),
+        numpy_helper.from_array(np.array([bias], dtype=np.float32), "bias"),
+    ]
+    last = "raw" if probability else "forecast"
+    nodes = [
+        helper.make_node("MatMul", ["features", "weights"], ["product"]),
+        helper.make_node("Add", ["product", "bias"], [last]),
+    ]
+    if probability:
+        nodes.append(helper.make_node("Sigmoid", ["raw"], ["forecast"]))
+    graph = helper.make_graph(
+        nodes,
+        "linear",
+        [helper.make_tensor_value_info("features", TensorProto.FLOAT, ["n", len(weights)])],
+        [helper.make_tensor_value_info("forecast", TensorProto.FLOAT, ["n", 1])],
+        tensors,
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.checker.check_model(model)
+    return bytes(model.SerializeToString())
+
+
+def tiny_graphs(width: int, seed: int) -> dict[str, bytes]:
+    """Return a graph for each model and target; different seeds give different forecasts."""
+    rng = np.random.default_rng(seed)
+    graphs = {}
+    for model in MODELS:
+        for target in TARGETS:
+            scale = {"direction": 0.4, "return": 0.002, "range": 0.1}[target]
+            weights = (scale * rng.standard_normal(width)).astype(np.float32)
+            bias = -4.5 if target == "range" else 0.0
+            graphs[f"{model}/{target}.onnx"] = linear_graph(weights, bias, probability=target == "direction")
+    return graphs
+
+
+def tiny_spec(schema: Schema) -> dict[str, Any]:
+    """Return an ensemble of all models at equal weights."""
+
+    def members(target: Target) -> dict[str, Any]:
+        return {model: {"file": f"{model}/{target}.onnx", "weight": 1 / len(MODELS)} for model in MODELS}
+
+    platt = {"kind": "platt", "slope": 0.9, "intercept": 0.05}
+    quantiles = {"return": ("range", -1.7, 1.7), "range": ("none", -0.6, 0.6)}
+    targets: dict[str, Any] = {
+        "direction": {"space": "logit", "members": members("direction"), "intercept": 0.0, "calibrator": platt}
+    }
+    for target in ("return", "range"):
+        scale, low, high = quantiles[target]
+        conformal = {"scale": scale, "low": low, "high": high}
+        targets[target] = {"space": "identity", "members": members(target), "intercept": 0.0, "conformal": conformal}
+    return {
+        "format": 1,
+        "market": schema.market,
+        "schema": {"hash": schema.hash, "names": list(schema.names)},
+        "coverage": 0.9,
+        "targets": targets,
+    }
+
+
+def tiny_rows(count: int, width: int = len(NAMES), seed: int = 0) -> NDArray[np.float32]:
+    """Return feature rows (count, width)."""
+    return np.random.default_rng(seed).standard_normal((count, width)).astype(np.float32)
+
+
+def tiny_facts(schema: Schema, **changes: Any) -> Facts:
+    """Return what a pipeline would say of a bundle."""
+    facts: dict[str, Any] = {
+        "name": "tradeloop",
+        "market": schema.market,
+        "symbols": list(SYMBOLS),
+        "data_hash": "d" * 64,
+        "train_end": datetime(2010, 1, 4, 21, tzinfo=UTC),
+        "git_revision": "unknown",
+        "git_dirty": False,
+        "labels": Labels(),
+        "thresholds": Thresholds(probability=0.02, cost_bps=0.0, min_edge_bps=0.0),
+        "edge_proven": PROVEN,
+        "versions": {"onnxruntime": "1.31.1"},
+    }
+    return Facts(**(facts | changes))
+
+
+def tiny_bundle(
+    folder: Path, *, seed: int = 0, passed: bool = True, schema: Schema | None = None, **facts: Any
+) -> Bundle:
+    """Write a bundle to `folder` and return it; `seed` picks its weights, `facts` change what its manifest says."""
+    schema = schema or tiny_schema()
+    width = len(schema)
+    return write_bundle(
+        folder,
+        tiny_facts(schema, **facts),
+        spec=tiny_spec(schema),
+        schema=schema,
+        graphs=tiny_graphs(width, seed),
+        golden=tiny_rows(12, width, seed=99),
+        metrics={"direction": {"auc": 0.55}},
+        gate={"verdict": "pass" if passed else "fail", "reasons": [], "targets": {}},
+    )
