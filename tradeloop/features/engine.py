@@ -46,13 +46,24 @@ def schema_for(params: Params) -> Schema:
 def schema_hash(specs: Sequence[FeatureSpec]) -> str:
     """Return a SHA-256 over the columns' names, order and lookbacks and their families' code.
 
-    The code counts as its syntax tree without docstrings: a changed formula changes the hash, a changed comment does
-    not.
+    The code is the syntax tree, without docstrings, of the family and of what it imports from this package: a changed
+    formula changes the hash, a changed comment does not.
     """
     columns = [[spec.name, spec.lookback, spec.context] for spec in specs]
-    modules = sorted({spec.module for spec in specs} | {"tradeloop.features.rolling"})
-    content = {"columns": columns, "code": {module: _syntax(module) for module in modules}}
+    modules: set[str] = set()
+    for spec in specs:
+        modules |= _closure(spec.module)
+    content = {"columns": columns, "code": {module: _syntax(module) for module in sorted(modules)}}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+@lru_cache(maxsize=64)
+def _closure(module: str) -> frozenset[str]:
+    """Return `module` and the modules of this package that its formulas come from."""
+    tree = ast.parse(inspect.getsource(sys.modules[module]))
+    imported = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module}
+    inside = {name for name in imported if name.startswith(f"{__package__}.") and name != registered.__module__}
+    return frozenset({module}).union(*(_closure(name) for name in inside))
 
 
 @lru_cache(maxsize=64)

@@ -1,0 +1,213 @@
+"""The contract on everything registered, on real and on made bars; and the same checks on features that break it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+import talib
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.features.conftest import SERIES, made_bars, market_bars, market_params
+from tradeloop.bars import Bars
+from tradeloop.features import FeatureSpec, registered, specs_for
+from tradeloop.features.contract import Function, violations
+
+MARKETS = (("us_daily", "AAPL"), ("us_daily", "GOOG"), ("eurusd_hourly", "EURUSD"), ("btc_15m", "BTCUSD"))
+
+
+def real_cases() -> list[tuple[str, str, FeatureSpec]]:
+    return [(market, symbol, spec) for market, symbol in MARKETS for spec in specs_for(market_params(market))]
+
+
+@pytest.mark.parametrize(("market", "symbol", "spec"), real_cases(), ids=lambda x: getattr(x, "name", x))
+def test_holds_on_real_bars(market: str, symbol: str, spec: FeatureSpec) -> None:
+    bars = market_bars(market, symbol)[-2000:]
+    assert violations(spec.function, bars, spec.lookback, recursive=spec.recursive) == []
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@given(bars=made_bars())
+def test_holds_on_made_bars(bars: Bars) -> None:
+    for spec in registered(context=SERIES):
+        assert violations(spec.function, bars, spec.lookback, recursive=spec.recursive) == [], spec.name
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@given(bars=made_bars(), at=st.floats(0, 1))
+def test_a_finite_window_is_the_same_to_the_last_bit(bars: Bars, at: float) -> None:
+    for spec in registered(context=SERIES):
+        row = spec.lookback - 1 + round(at * (len(bars) - spec.lookback))
+        tail, full = spec.function(bars[row - spec.lookback + 1 : row + 1])[-1], spec.function(bars)[row]
+        assert spec.recursive or np.array_equal(tail, full, equal_nan=True), f"{spec.name}: {tail} is not {full}"
+
+
+def _series(values: np.ndarray) -> pd.Series:
+    return pd.Series(values)
+
+
+def _log_return(bars: Bars) -> np.ndarray:
+    return np.log(_series(bars.close)).diff().to_numpy()
+
+
+def _next_return(bars: Bars) -> np.ndarray:
+    return np.log(_series(bars.close)).diff().shift(-1).to_numpy()
+
+
+def _filled_shift(bars: Bars) -> np.ndarray:
+    change = np.log(_series(bars.close)).diff()
+    return change.shift(3).fillna(change.mean()).to_numpy()
+
+
+def _centred_mean(bars: Bars) -> np.ndarray:
+    return np.log(_series(bars.close) / _series(bars.close).rolling(5, center=True).mean()).to_numpy()
+
+
+def _sample_zscore(bars: Bars) -> np.ndarray:
+    change = np.nan_to_num(_log_return(bars))
+    return (change - change.mean()) / change.std()
+
+
+def _rolled(bars: Bars) -> np.ndarray:
+    return np.log(bars.close / np.roll(bars.close, 1))
+
+
+def _back_filled(bars: Bars) -> np.ndarray:
+    return _series(_log_return(bars)).rolling(5).mean().bfill().to_numpy()
+
+
+def _reversed_ewm(bars: Bars) -> np.ndarray:
+    return _series(_log_return(bars))[::-1].ewm(span=5).mean()[::-1].to_numpy()
+
+
+def _sample_rank(bars: Bars) -> np.ndarray:
+    return _series(bars.volume).rank(pct=True).to_numpy()
+
+
+def _last_price(bars: Bars) -> np.ndarray:
+    return np.log(bars.close / bars.close[-1])
+
+
+LOOK_AHEAD = {
+    "shift(-1)": _next_return,
+    "fill with the mean": _filled_shift,
+    "centred window": _centred_mean,
+    "full-sample z-score": _sample_zscore,
+    "np.roll": _rolled,
+    "back fill": _back_filled,
+    "smoothing from both ends": _reversed_ewm,
+    "full-sample rank": _sample_rank,
+    "relative to the last price": _last_price,
+}
+
+
+@pytest.mark.parametrize("trap", LOOK_AHEAD)
+@pytest.mark.parametrize("size", [40, 3000])
+def test_look_ahead_is_caught(trap: str, size: int, daily: Bars) -> None:
+    found = violations(LOOK_AHEAD[trap], daily[-size:], 6)
+    assert any(line.startswith("look-ahead: ") for line in found), found
+
+
+def test_one_value_from_the_future_among_many_is_caught(daily: Bars) -> None:
+    def mostly_honest(bars: Bars) -> np.ndarray:
+        values = np.column_stack([_log_return(bars)] * 5)
+        values[:, 3] = _next_return(bars)
+        return values
+
+    assert any(line.startswith("look-ahead: ") for line in violations(mostly_honest, daily, 2))
+
+
+def _changing(bars: Bars) -> np.ndarray:
+    bars.volume[bars.volume > 0] *= 2
+    return np.zeros(len(bars))
+
+
+def _counter() -> Function:
+    calls: list[int] = []
+
+    def impure(bars: Bars) -> np.ndarray:
+        calls.append(1)
+        return np.full(len(bars), float(len(calls)))
+
+    return impure
+
+
+def _short(bars: Bars) -> np.ndarray:
+    return np.diff(bars.close)
+
+
+def _holes(bars: Bars) -> np.ndarray:
+    change = _log_return(bars)
+    return np.where(change > 0.01, np.nan, change)
+
+
+def _infinite(bars: Bars) -> np.ndarray:
+    change = _log_return(bars)
+    return np.where(change > 0.01, np.inf, change)
+
+
+BREACHES = {
+    "a raw price": (lambda bars: bars.close, 1, "scale"),
+    "a raw volume": (lambda bars: bars.volume, 1, "scale"),
+    "a raw context level": (lambda bars: bars.context["SP500"], 1, "scale"),
+    "a tick size in currency": (lambda bars: np.round(bars.close - bars.open, 2) / bars.close, 1, "scale"),
+    "an understated lookback": (lambda bars: _series(_log_return(bars)).rolling(6).mean().to_numpy(), 6, "tail"),
+    "a count of bars so far": (lambda bars: np.arange(len(bars)) / 100, 1, "tail"),
+    "an unbounded memory": (lambda bars: _series(_log_return(bars)).expanding().mean().to_numpy(), 50, "tail"),
+    "holes": (_holes, 2, "finite"),
+    "infinities": (_infinite, 2, "finite"),
+    "another length": (_short, 2, "shape"),
+    "changed bars": (_changing, 1, "purity"),
+    "a memory of calls": (_counter(), 1, "purity"),
+}
+
+
+@pytest.mark.parametrize("breach", BREACHES)
+def test_every_other_breach_is_caught(breach: str, daily: Bars) -> None:
+    function, lookback, kind = BREACHES[breach]
+    copy = Bars("COPY", *(x.copy() for x in (daily.timestamp, daily.open, daily.high, daily.low, daily.close)),
+                daily.volume.copy(), daily.context)  # fmt: skip
+    found = violations(function, copy, lookback)
+    assert any(line.startswith(f"{kind}: ") for line in found), found
+
+
+def test_an_honest_function_passes(daily: Bars) -> None:
+    assert violations(_log_return, daily, 2) == []
+    assert violations(lambda bars: np.column_stack([_log_return(bars), -_log_return(bars)]), daily, 2) == []
+
+
+def test_a_recursive_function_needs_its_tolerance(daily: Bars) -> None:
+    def recursive(bars: Bars) -> np.ndarray:
+        return np.log(talib.EMA(bars.close, 10) / bars.close)
+
+    assert violations(recursive, daily, 150, recursive=True) == []
+    assert [line.split(":")[0] for line in violations(recursive, daily, 100, recursive=False)] == ["tail"]
+    assert [line.split(":")[0] for line in violations(recursive, daily, 20, recursive=True)] == ["tail"]
+
+
+def test_a_context_series_that_begins_later_is_warm_up(daily: Bars) -> None:
+    late = daily.context["SP500"].copy()
+    late[:500] = np.nan
+    bars = Bars("LATE", daily.timestamp, daily.open, daily.high, daily.low, daily.close, daily.volume, {"SP500": late})
+    for spec in registered(["context"], context=["SP500"]):
+        values = spec.function(bars)
+        assert (
+            np.isnan(values[: 500 + spec.lookback - 1]).any() and np.isfinite(values[500 + spec.lookback - 1 :]).all()
+        )
+        assert violations(spec.function, bars, spec.lookback) == []
+
+
+def test_a_context_that_is_not_positive_is_unknown(daily: Bars) -> None:
+    crude = daily.context["WTI"].copy()
+    crude[1000] = -37.63
+    bars = Bars("WTI", daily.timestamp, daily.open, daily.high, daily.low, daily.close, daily.volume, {"WTI": crude})
+    for spec in registered(["context"], context=["WTI"]):
+        values = spec.function(bars)
+        assert np.isnan(values[1000]) and not np.isinf(values).any()
+        assert np.isfinite(values[1000 + spec.lookback :]).all()
+
+
+def test_too_few_bars_to_judge_is_an_error(daily: Bars) -> None:
+    with pytest.raises(ValueError, match=r"a lookback of 10 bars needs at least 12 bars to be checked, got 11"):
+        violations(_log_return, daily[:11], 10)

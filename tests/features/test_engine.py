@@ -1,0 +1,186 @@
+"""Batch and tail, and the schema that binds a row to the definitions that made it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from time import perf_counter
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+
+from tests.features.conftest import SERIES, made_bars, market_bars, market_params
+from tradeloop.bars import Bars
+from tradeloop.config import Params
+from tradeloop.errors import ConfigError, SchemaMismatch
+from tradeloop.features import compute, compute_tail, max_lookback, registered, schema_for, schema_hash, specs_for
+from tradeloop.features.engine import syntax_hash
+from tradeloop.schema import Schema
+
+
+def with_market(params: Params, **changes: object) -> Params:
+    market = params.active.model_copy(update=changes)
+    return params.model_copy(update={"markets": {**params.markets, params.market: market}})
+
+
+def with_families(params: Params, *families: str) -> Params:
+    return params.model_copy(update={"features": params.features.model_copy(update={"families": list(families)})})
+
+
+@pytest.mark.parametrize("market", ["us_daily", "eurusd_hourly", "aapl_hourly", "btc_15m"])
+def test_batch_is_every_feature_by_itself(market: str) -> None:
+    params = market_params(market)
+    schema = schema_for(params)
+    bars = market_bars(market, params.active.symbols[0])
+    rows = compute(bars, schema)
+    assert rows.dtype == np.float32 and rows.shape == (len(bars), len(schema))
+    assert schema.names == tuple(spec.name for spec in specs_for(params))
+    for column, spec in enumerate(specs_for(params)):
+        expected = spec.function(bars).astype(np.float32)
+        expected[: spec.lookback - 1] = np.nan
+        np.testing.assert_array_equal(rows[:, column], expected, err_msg=spec.name)
+    assert np.isfinite(rows[max_lookback() - 1 :]).all()
+
+
+@pytest.mark.parametrize("market", ["us_daily", "eurusd_hourly", "btc_15m"])
+def test_tail_is_the_last_row_of_the_batch_bit_for_bit(market: str) -> None:
+    params = market_params(market)
+    schema = schema_for(params)
+    bars = market_bars(market, params.active.symbols[0])
+    rows, lookback = compute(bars, schema), max_lookback(params.features.families)
+    assert lookback <= 300
+    for row in np.random.default_rng(1).integers(lookback - 1, len(bars), 40):
+        tail = compute_tail(bars[row - lookback + 1 : row + 1], schema)
+        assert tail.dtype == np.float32
+        np.testing.assert_array_equal(tail, rows[row])
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@given(bars=made_bars())
+def test_tail_and_batch_agree_on_made_bars(bars: Bars) -> None:
+    params = with_market(market_params("btc_15m"), context=list(SERIES))
+    schema = schema_for(params)
+    np.testing.assert_array_equal(compute_tail(bars, schema), compute(bars, schema)[-1])
+
+
+def test_a_short_history_is_warm_up_and_no_error(daily: Bars, daily_params: Params) -> None:
+    schema = schema_for(daily_params)
+    for size in (0, 1, 2, 30):
+        rows = compute(daily[:size], schema)
+        assert rows.shape == (size, len(schema))
+        known = np.array([spec.lookback <= size for spec in specs_for(daily_params)])
+        if size:
+            tail = compute_tail(daily[:size], schema)
+            np.testing.assert_array_equal(tail, rows[-1])
+            np.testing.assert_array_equal(np.isfinite(tail), known)
+
+
+def test_strided_bars_give_the_same_bits(daily: Bars, daily_params: Params) -> None:
+    schema = schema_for(daily_params)
+    block = np.stack([daily.open, daily.high, daily.low, daily.close, daily.volume], axis=1)
+    strided = Bars("AAPL", daily.timestamp, *block.T, context=daily.context)
+    assert not strided.close.flags.c_contiguous
+    np.testing.assert_array_equal(compute(strided, schema), compute(daily, schema))
+
+
+def test_the_whole_daily_market_takes_less_than_two_seconds(daily_params: Params) -> None:
+    schema = schema_for(daily_params)
+    market = [market_bars("us_daily", symbol) for symbol in daily_params.active.symbols]
+    started = perf_counter()
+    for bars in market:
+        compute(bars, schema)
+    assert perf_counter() - started < 2
+
+
+def test_rows_differ_where_the_bars_differ(daily: Bars, daily_params: Params) -> None:
+    """No column ignores the bars: each changes somewhere when all inputs are replaced by another symbol's."""
+    schema = schema_for(daily_params)
+    other = market_bars("us_daily", "IBM")
+    moved = replace(other, timestamp=daily.timestamp + np.timedelta64(50, "D"),
+                    context={name: series[::-1].copy() for name, series in other.context.items()})  # fmt: skip
+    moved.timestamp[1::2] += np.timedelta64(1, "h")
+    same = (compute(daily, schema) == compute(moved, schema))[300:].all(axis=0)
+    assert [name for name, unchanged in zip(schema.names, same, strict=True) if unchanged] == []
+
+
+def test_the_schema_follows_families_interval_and_context(daily_params: Params) -> None:
+    full = schema_for(daily_params)
+    assert "sp500_beta_60" in full.names and "time_of_day_sin" not in full.names
+    assert full.market == "us_daily"
+    fewer = schema_for(with_market(daily_params, context=["SP500"]))
+    assert set(full.names) - set(fewer.names) == {n for n in full.names if n.startswith(("nasdaq_", "wti_"))}
+    hourly = schema_for(with_market(daily_params, interval="1h"))
+    assert set(hourly.names) - set(full.names) == {"time_of_day_sin", "time_of_day_cos"}
+    trend = schema_for(with_families(daily_params, "trend"))
+    assert set(trend.names) < set(full.names)
+    assert len({schema.hash for schema in (full, fewer, hourly, trend)}) == 4
+
+
+def test_the_order_of_families_in_the_parameters_does_not_matter(daily_params: Params) -> None:
+    assert schema_for(with_families(daily_params, "volume", "trend")) == schema_for(
+        with_families(daily_params, "trend", "volume")
+    )
+
+
+def test_the_hash_covers_name_order_and_lookback(daily_params: Params) -> None:
+    specs = specs_for(daily_params)
+    known = schema_hash(specs)
+    assert schema_hash(specs_for(daily_params)) == known
+    assert schema_hash([*specs[1:], specs[0]]) != known
+    assert schema_hash([replace(specs[0], name="other"), *specs[1:]]) != known
+    assert schema_hash([replace(specs[0], lookback=specs[0].lookback + 1), *specs[1:]]) != known
+
+
+def test_the_hash_covers_formulas_but_not_comments() -> None:
+    source = '"""Module."""\nX = 1\ndef f(x):\n    """Return."""\n    return x + X\n'
+    assert syntax_hash(source) == syntax_hash('X = 1  # one\n\n\ndef f(x):\n    "Other."\n\n    return (x + X)\n')
+    for changed in ("return x - X", "return x + 2 * X"):
+        assert syntax_hash(source.replace("return x + X", changed)) != syntax_hash(source)
+    assert syntax_hash(source.replace("X = 1", "X = 2")) != syntax_hash(source)
+
+
+def test_the_hash_covers_the_code_of_families_and_kernels(
+    daily_params: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    specs = specs_for(with_families(daily_params, "trend"))
+    known = schema_hash(specs)
+    for module, counts in (("trend", True), ("rolling", True), ("volume", False)):
+        monkeypatch.setattr(
+            "tradeloop.features.engine._syntax", lambda name, m=module: name + "x" * name.endswith(f".{m}")
+        )
+        changed = schema_hash(specs)
+        monkeypatch.setattr("tradeloop.features.engine._syntax", str)
+        assert (changed != schema_hash(specs)) is counts, module
+    monkeypatch.undo()
+    assert schema_hash(specs) == known
+
+
+def test_a_family_counts_with_the_families_it_borrows_from(daily_params: Params) -> None:
+    """Context features use volatility's floor, so a schema with context alone still changes with it."""
+    context_only = specs_for(with_families(daily_params, "context"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tradeloop.features.engine._syntax", lambda name: name + "x" * name.endswith(".volatility"))
+        changed = schema_hash(context_only)
+        patch.setattr("tradeloop.features.engine._syntax", str)
+        assert changed != schema_hash(context_only)
+
+
+def test_rows_of_another_schema_are_refused(daily: Bars, daily_params: Params) -> None:
+    schema = schema_for(daily_params)
+    with pytest.raises(SchemaMismatch, match=r"has feature schema .{12}, expected ffffffffffff"):
+        compute(daily, Schema(schema.market, schema.names, "f" * 64))
+    with pytest.raises(SchemaMismatch, match="feature 'alpha_1'"):
+        compute_tail(daily, Schema(schema.market, ("alpha_1",), schema.hash))
+    bare = replace(daily, context={})
+    with pytest.raises(SchemaMismatch, match=r"'sp500_return_1'.*given the context \[\]"):
+        compute(bare, schema)
+
+
+def test_an_unknown_family_is_named_with_the_nearest(daily_params: Params) -> None:
+    with pytest.raises(ConfigError, match="got 'volatilty'; did you mean 'volatility'"):
+        schema_for(with_families(daily_params, "volatilty"))
+
+
+def test_two_context_series_may_not_share_columns() -> None:
+    with pytest.raises(ConfigError, match="'brk_b_beta_60' is taken twice"):
+        registered(context=["BRK-B", "BRK.B"])
