@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 from numpy.lib.stride_tricks import sliding_window_view
 
-from tradeloop.bars import TIME, Bars, Floats
+from tradeloop.bars import Bars, Floats, Times
 from tradeloop.config import Labels
 
 COLUMNS = ("symbol", "timestamp", "label_end", "direction", "return", "range")
@@ -86,5 +86,5 @@ def _realised(bars: Bars) -> Floats:
     return np.asarray(np.log(bars.close[1:] / bars.close[:-1]) ** 2)
 
 
-def _utc(times: np.ndarray[tuple[int], np.dtype[np.datetime64]]) -> pd.Series[pd.Timestamp]:
-    return pd.Series(times).dt.tz_localize("UTC").astype(TIME)
+def _utc(times: Times) -> pd.DatetimeIndex:
+    return pd.DatetimeIndex(times).tz_localize("UTC")
