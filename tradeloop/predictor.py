@@ -219,12 +219,11 @@ class Predictor:
         if rows.vectors.ndim != 2 or rows.vectors.shape[1] != len(self.bundle.schema):
             return ["schema_mismatch"] * len(rows.found)
         times = rows.feature_time.astype("datetime64[us]")
-        whole = rows.found & np.isfinite(rows.vectors).all(axis=1) & ~np.isnat(times)
         age = np.datetime64(now.replace(tzinfo=None), "us") - times
-        reasons = np.full(len(whole), None, dtype=object)
+        reasons = np.full(len(times), None, dtype=object)
         reasons[age > np.timedelta64(max_age)] = "stale_features"
         reasons[age < np.timedelta64(0, "us")] = "future_features"
-        reasons[~whole] = "missing_features"
+        reasons[~(rows.found & np.isfinite(rows.vectors).all(axis=1)) | np.isnat(times)] = "missing_features"
         blocked: list[Reason | None] = reasons.tolist()
         return blocked
 
@@ -233,9 +232,9 @@ class Predictor:
         if not usable:
             return []
         forecast = self.bundle.forecast(vectors if len(usable) == len(vectors) else vectors[usable])
-        columns = [getattr(forecast, name) for name in FORECASTS[:4]]
-        columns += [np.exp(getattr(forecast, name)) for name in FORECASTS[4:]]
-        return [dict(zip(FORECASTS, row, strict=True)) for row in np.column_stack(columns).tolist()]
+        columns = [getattr(forecast, name).tolist() for name in FORECASTS[:4]]
+        columns += [np.exp(getattr(forecast, name)).tolist() for name in FORECASTS[4:]]
+        return [dict(zip(FORECASTS, row, strict=True)) for row in zip(*columns, strict=True)]
 
     def _decide(self, numbers: Mapping[str, float]) -> dict[str, Any]:
         """Return side, edge, verdict and reasons of a forecast."""
