@@ -150,7 +150,7 @@ class AsOfOfflineStore(OfflineStore):  # type: ignore[misc]  # Feast has no type
             rows = rows.filter(
                 pl.col(timestamp_field) >= _aware(start_date), *(pl.col(stamp) <= _aware(end_date) for stamp in stamps)
             )
-            newest = rows.collect().sort(stamps, maintain_order=True)
+            newest = _collect(rows, data_source).sort(stamps, maintain_order=True)
             return _to_arrow(newest.unique(join_key_columns, keep="last", maintain_order=True))
 
         return AsOfJob(query)
@@ -177,7 +177,7 @@ class AsOfOfflineStore(OfflineStore):  # type: ignore[misc]  # Feast has no type
                 rows = rows.filter(pl.col(timestamp_field) >= _aware(start_date))
             if end_date is not None:
                 rows = rows.filter(pl.col(timestamp_field) <= _aware(end_date))
-            return _to_arrow(rows.collect())
+            return _to_arrow(_collect(rows, data_source))
 
         return AsOfJob(query)
 
@@ -200,7 +200,7 @@ def scan(config: RepoConfig, source: FileSource, columns: Sequence[str]) -> pl.L
     if not files:
         raise StoreError(f"{path} holds no parquet files: run the features stage first")
     frame = pl.scan_parquet(files)
-    schema = frame.collect_schema()
+    schema = _collect(frame.head(0), source).schema
     derived: dict[str, pl.Expr] = {FEATURE_TIME: to_utc(source.timestamp_field, "us").dt.epoch("us")}
     if VECTOR_TAG in source.tags:
         derived[VECTOR] = pl.concat_list(json.loads(source.tags[VECTOR_TAG]))
@@ -249,11 +249,20 @@ def _join_view(
             rows = rows.filter(pl.col(event) >= first - view.ttl)
     rows = rows.filter(pl.col(key).is_in(wanted[key].unique().implode()) for key in keys)
     joined = asof_join(
-        wanted, rows.collect(), keys=keys, time="__entity_time", event=event, created=created, ttl=view.ttl
+        wanted, _collect(rows, source), keys=keys, time="__entity_time", event=event, created=created, ttl=view.ttl
     )
     prefix = f"{view.projection.name_alias or view.name}__" if full_names else ""
     result = _to_arrow(joined.select(names))
     return {prefix + name: result.column(name) for name in names}
+
+
+def _collect(frame: pl.LazyFrame, source: FileSource) -> pl.DataFrame:
+    import polars as pl
+
+    try:
+        return frame.collect()
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise StoreError(f"{source.path} is not readable: {' '.join(str(error).split())}") from None
 
 
 def _to_arrow(frame: pl.DataFrame) -> pa.Table:

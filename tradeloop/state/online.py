@@ -179,18 +179,26 @@ class OnlineStore:
 
             self._config = feast_config(self._layout, self._params)
             self._provider = get_provider(self._config)
+            if self._redis:
+                from redis.backoff import NoBackoff
+                from redis.retry import Retry
+
+                # By default redis-py waits up to eight seconds between attempts, and a request with it.
+                self._redis_client().set_retry(Retry(NoBackoff(), 1))
         return view
 
     def _sole_writer(self) -> AbstractContextManager[Any]:
         """Hold off all other writers, in this process and in others."""
         if not self._redis:
             return file_lock(self._layout.live / "feast" / "online.lock")
-        # Feast has no public way to its client; another one would need its connection string parsed a second time.
-        client = self._provider.online_store._get_client(self._config.online_store)
-        lock: AbstractContextManager[Any] = client.lock(
+        lock: AbstractContextManager[Any] = self._redis_client().lock(
             "tradeloop:online:writer", timeout=_LOCK_SECONDS, blocking_timeout=_LOCK_SECONDS
         )
         return lock
+
+    def _redis_client(self) -> Any:
+        """Return Feast's Redis client; it has no public way to it, and another would parse the address a second time."""
+        return self._provider.online_store._get_client(self._config.online_store)
 
 
 def _errors(redis_used: bool) -> tuple[type[Exception], ...]:
