@@ -5,8 +5,8 @@ Score
 .. math:: \text{score} = 100 - \sum_{\text{rules}} \min(\text{cap}, \text{weight} \times \text{percent of bars})
 
 with the weights and caps of `RULES`; bars that break the rule, in percent of those that there are or should be.
-A symbol without findings has 100; one with a quarter of its bars without volume loses 6 points, one that lacks 3% of its
-bars loses 3.
+A symbol without findings has 100; one with a quarter of its bars without volume loses 6 points, one that lacks 3% of
+its bars loses 3.
 """
 
 from __future__ import annotations

@@ -130,19 +130,20 @@ class Synthetic(Source):
 
     def _draws(self, symbol: str) -> _Draws:
         digest = hashlib.sha256(f"{self.seed}/{symbol}".encode()).digest()
-        draw = np.random.default_rng(int.from_bytes(digest[:16], "big"))
+        # A stream for each kind of draw, so that a longer series begins with the shorter one.
+        streams = np.random.SeedSequence(int.from_bytes(digest[:16], "big")).spawn(8)
+        location, spread, shock, switch, direction, body, gap, trades = map(np.random.default_rng, streams)
         n = self.market.synthetic.bars
-        # 2^-53 away from 0: a close at the very end of its range would have an infinite z.
-        location = np.maximum(draw.random(n), 2.0**-53)
         return _Draws(
-            location=location,
-            spread=draw.standard_normal(n),
-            shock=draw.standard_normal(n),
-            switch=draw.random(n),
-            direction=draw.random(n),
-            body=draw.uniform(0.05, 1.0, n),
-            gap=draw.standard_normal(n),
-            trades=draw.standard_normal(n),
+            # 2^-53 away from 0: a close at the very end of its range would have an infinite z.
+            location=np.maximum(location.random(n), 2.0**-53),
+            spread=spread.standard_normal(n),
+            shock=shock.standard_normal(n),
+            switch=switch.random(n),
+            direction=direction.random(n),
+            body=body.uniform(0.05, 1.0, n),
+            gap=gap.standard_normal(n),
+            trades=trades.standard_normal(n),
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import numpy as np
 import pandas as pd
 
-from tradeloop.bars import COLUMNS, CONTEXT_COLUMNS, PRICES, Floats, Times, from_times, to_times
+from tradeloop.bars import COLUMNS, CONTEXT_COLUMNS, PRICES, TIME, Floats, Times, from_times, to_times
 from tradeloop.calendars import DAY, close_stamps, session_closes
 from tradeloop.errors import ConfigError, DataError
 
@@ -160,11 +160,11 @@ def _parse(table: pd.DataFrame, form: TableFormat, shown: str) -> pd.Series[Any]
     broken = parsed.isna()
     if broken.any():
         how = form.timestamp_format or "ISO 8601"
-        rule = f"{form.timestamp} must be a time written as {how}, got {cells[broken].iloc[0]!r}"
+        rule = f"{form.timestamp} must be a time written as {how}, got '{cells[broken].iloc[0]}'"
         raise DataError(_at_line(table, broken, shown, rule))
     broken = (parsed.dt.year < YEARS[0]) | (parsed.dt.year >= YEARS[1])
     if broken.any():
-        rule = f"{form.timestamp} must lie between {YEARS[0]} and {YEARS[1]}, got {cells[broken].iloc[0]!r}"
+        rule = f"{form.timestamp} must lie between {YEARS[0]} and {YEARS[1]}, got '{cells[broken].iloc[0]}'"
         raise DataError(_at_line(table, broken, shown, rule))
     return parsed
 
@@ -176,13 +176,14 @@ def _datetimes(cells: pd.Series[Any], form: TableFormat, shown: str) -> pd.Serie
     if form.timestamp_format in EPOCH_UNITS:
         count = pd.to_numeric(cells, errors="coerce") * EPOCH_UNITS[form.timestamp_format]
         return pd.to_datetime(count, unit="us", utc=True, errors="coerce")
-    if pd.api.types.is_numeric_dtype(cells) and form.timestamp_format is None:
+    if pd.api.types.is_numeric_dtype(cells) and cells.notna().any() and form.timestamp_format is None:
         raise DataError(f"{shown}: {form.timestamp} holds numbers; say with timestamp_format which (s, ms or us)")
     text = cells.astype(str)  # also parquet's dates, and the numbers that a format like %Y%m%d reads as
     aware = text.str.contains(_OFFSET) & text.str.contains(r"\d:\d", regex=True)
-    if aware.any() and not aware.all():
-        raise DataError(f"{shown}: {form.timestamp} mixes times with and without offsets, as {text[~aware].iloc[0]!r}")
     parsed: pd.Series[Any] = pd.to_datetime(text, format=form.timestamp_format or "ISO8601", utc=True, errors="coerce")
+    naive = ~aware & parsed.notna()
+    if aware.any() and naive.any():
+        raise DataError(f"{shown}: {form.timestamp} mixes times with and without offsets, as '{text[naive].iloc[0]}'")
     return parsed if aware.any() else parsed.dt.tz_localize(None)
 
 
@@ -261,3 +262,23 @@ def context_frame(at: Times, known: Times, close: Floats, *, shown: str) -> pd.D
     order = order[at[order] == np.maximum.accumulate(at[order])]
     columns = (from_times(at[order]), from_times(known[order]), close[order])
     return pd.DataFrame(dict(zip(CONTEXT_COLUMNS, columns, strict=True)))
+
+
+def read_canonical(path: Path, columns: Sequence[str], *, shown: str) -> pd.DataFrame:
+    """Read a bar or context frame that a stage wrote (or that someone edited since).
+
+    Raises
+    ------
+    DataError
+        If the file is missing, corrupt or empty, lacks a column, or has one that is not float64 or, for times, `TIME`
+        without missing values.
+    """
+    table = read_table(path, shown=shown)
+    for name in columns:
+        cells = column(table, name, shown=shown)
+        expected = TIME if name in ("timestamp", "known_at") else "float64"
+        if str(cells.dtype) != expected:
+            raise DataError(f"{shown}: {name} must be {expected}, got {cells.dtype}")
+        if expected == TIME and cells.isna().any():
+            raise DataError(_at_line(table, cells.isna(), shown, f"{name} must not be missing"))
+    return table[list(columns)].reset_index(drop=True)
