@@ -15,6 +15,7 @@ from tradeloop.errors import ConfigError
 
 Target = Literal["direction", "return", "range"]
 ModelName = Literal["random_forest", "xgboost", "mlp"]
+RangeBaseline = Literal["mean", "previous", "ewma", "har"]
 TARGETS: tuple[Target, ...] = get_args(Target)
 MODELS: tuple[ModelName, ...] = get_args(ModelName)
 
@@ -171,11 +172,11 @@ class Split(Block):
 class RandomForestParams(Block):
     """Hyperparameters of the random forest (scikit-learn's names)."""
 
-    n_estimators: Count = 200
+    n_estimators: Count = 100
     max_depth: Count = 8
-    min_samples_leaf: Count = 30
-    max_features: Share = 0.33
-    max_samples: Share = 0.3
+    min_samples_leaf: Count = 40
+    max_features: Share = 0.2
+    max_samples: Share = 0.4
 
 
 class XGBoostParams(Block):
@@ -183,20 +184,20 @@ class XGBoostParams(Block):
 
     n_estimators: Count = 200
     max_depth: Annotated[int, Field(ge=1, le=16)] = 3
-    learning_rate: Annotated[float, Field(gt=0, le=1)] = 0.03
-    min_child_weight: NonNegative = 20
-    subsample: Annotated[float, Field(gt=0, le=1)] = 0.7
-    colsample_bytree: Annotated[float, Field(gt=0, le=1)] = 0.5
-    reg_lambda: NonNegative = 5.0
+    learning_rate: Annotated[float, Field(gt=0, le=1)] = 0.02
+    min_child_weight: NonNegative = 40
+    subsample: Annotated[float, Field(gt=0, le=1)] = 0.6
+    colsample_bytree: Annotated[float, Field(gt=0, le=1)] = 0.4
+    reg_lambda: NonNegative = 20.0
 
 
 class MLPParams(Block):
     """Hyperparameters of the multilayer perceptron."""
 
     hidden: Annotated[list[Count], Field(min_length=1, max_length=8)] = [64, 32]
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.3
     learning_rate: Annotated[float, Field(gt=0, le=1)] = 0.002
-    weight_decay: NonNegative = 0.01
+    weight_decay: NonNegative = 0.1
     batch_size: Count = 256
     max_epochs: Count = 40
     patience: Count = 6
@@ -224,7 +225,7 @@ class Tune(Block):
 class Stack(Block):
     """The ensemble, its calibration and its intervals."""
 
-    l2: NonNegative = 1.0
+    l2: NonNegative = 3.0
     calibration: Literal["platt", "isotonic", "none"] = "platt"
     coverage: Share = 0.9
 
@@ -238,6 +239,7 @@ class Evaluate(Block):
     block: Count = 20
     confidence: Share = 0.95
     suspicious_auc: Annotated[float, Field(gt=0.5, le=1)] = 0.56
+    range_baselines: Annotated[list[RangeBaseline], Field(min_length=1)] = ["previous", "ewma"]
 
 
 class Gate(Block):

@@ -1,8 +1,8 @@
 """Fitting the ensemble on out-of-fold forecasts: member weights, calibration, conformal intervals.
 
 Everything is *prequential*: what is said of a fold is fitted on earlier folds only, and of those only on rows that the
-fold may train on. The calibrator and the intervals are fitted on such forecasts, so they have seen the errors of a stack
-that did not know the answers. The holdout has no part in any of it.
+fold may train on. The calibrator and the intervals are fitted on such forecasts, so they have seen the errors of a
+stack that did not know the answers. The holdout has no part in any of it.
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ if TYPE_CHECKING:
     from tradeloop.dataset import Matrix
 
 Members = Mapping[str, Floats]
-NO_CALIBRATION: Mapping[str, Any] = {"kind": "none"}
+_SCALES: Mapping[Target, str] = {"return": "range", "range": "none"}
 MIN_ROWS = 100  # with fewer, weights stay equal and probabilities as they are
+PLATT_PRECISION = np.array([1 / 0.5**2, 1 / 0.05**2])  # of slope and intercept, see `fit_calibrator`
 
 
 @dataclass(frozen=True)
@@ -46,11 +47,14 @@ class Stacked:
 
 
 def fit_weights(space: str, members: Members, actual: Floats, *, l2: float) -> dict[str, Any]:
-    """Return the target's part of the specification: members with weights, and intercept.
+    """Return the target's part of the specification: members with weights, and an intercept of zero.
 
     ``logit``: logistic regression on the members' log odds, weights not negative. ``identity``: least squares, weights
     not negative with sum one. Both are penalised by ``l2/2 · M² · Σ (w − 1/M)²`` against the log likelihood's sum: at
     ``l2 = 1`` weights are believed a priori to lie within 1/M of equal ones.
+
+    No intercept is fitted: the members know their training rows' mean, and the mean of a year of returns or volatility
+    says next to nothing of the next (fitted out of fold, it made every target's forecasts worse).
 
     Parameters
     ----------
@@ -60,80 +64,94 @@ def fit_weights(space: str, members: Members, actual: Floats, *, l2: float) -> d
         Labels (n,). Fewer than `MIN_ROWS` give equal weights.
     """
     names = sorted(members)
-    equal = np.full(len(names), 1.0 / len(names))
-    weights, intercept = equal, 0.0
+    weights = np.full(len(names), 1.0 / len(names))
     if len(actual) >= MIN_ROWS:
         columns = np.column_stack([members[name] for name in names])
         precision = l2 * len(names) ** 2
         if space == "logit":
-            weights, intercept = _logistic(logit(columns), actual, equal, precision)
+            weights = _logistic(logit(columns), actual, centre=weights, precision=np.full(len(names), precision))
         else:
-            weights, intercept = _convex(columns, actual, equal, precision)
+            weights = _convex(columns, actual, weights, precision=precision)
     return {
         "space": space,
-        "members": {name: {"weight": float(w)} for name, w in zip(names, weights, strict=True)},
-        "intercept": float(intercept),
+        "members": {name: {"weight": round(float(w), 9)} for name, w in zip(names, weights, strict=True)},
+        "intercept": 0.0,
     }
 
 
-def _logistic(z: Floats, actual: Floats, equal: Floats, precision: float) -> tuple[Floats, float]:
+def _logistic(
+    z: Floats, actual: Floats, *, centre: Floats, precision: Floats, each: float = 1.0, free: int | None = None
+) -> Floats:
+    """Return the coefficients of columns `z` (n, m) of largest penalised likelihood, none negative but number `free`.
+
+    The penalty is ``½ · precision · (w − centre)²``; a row's log likelihood counts `each`.
+    """
     from scipy.optimize import minimize
 
-    n, m = z.shape
+    n = len(z)
 
-    def objective(theta: Floats) -> tuple[float, Floats]:
-        margin = z @ theta[:m] + theta[m]
-        error = sigmoid(margin) - actual
-        apart = theta[:m] - equal
+    def objective(w: Floats) -> tuple[float, Floats]:
+        margin, apart = z @ w, w - centre
         loss = np.logaddexp(0.0, margin) - actual * margin
-        value = loss.mean() + precision / (2 * n) * (apart @ apart)
-        return float(value), np.append(error @ z + precision * apart, error.sum()) / n
+        value = each * loss.sum() + 0.5 * float(precision @ apart**2)
+        gradient = each * (sigmoid(margin) - actual) @ z + precision * apart
+        return value / n, gradient / n
 
-    bounds = [(0.0, None)] * m + [(None, None)]
-    found = minimize(
-        objective, np.append(equal, 0.0), jac=True, method="L-BFGS-B", bounds=bounds, options={"ftol": 1e-14}
-    )
-    return found.x[:m], float(found.x[m])
+    bounds = [(None if column == free else 0.0, None) for column in range(z.shape[1])]
+    found = minimize(objective, centre, jac=True, method="L-BFGS-B", bounds=bounds, options={"ftol": 1e-14})
+    return np.asarray(found.x)
 
 
-def _convex(forecasts: Floats, actual: Floats, equal: Floats, precision: float) -> tuple[Floats, float]:
+def _convex(forecasts: Floats, actual: Floats, equal: Floats, *, precision: float) -> Floats:
+    """Return the weights, not negative and of sum one, of least penalised squares about a Gaussian error."""
     from scipy.optimize import minimize
 
     n, m = forecasts.shape
-    centre_x, centre_y = forecasts.mean(axis=0), actual.mean()
     scale = float((actual - forecasts @ equal).std()) or 1.0
-    x, y = (forecasts - centre_x) / scale, (actual - centre_y) / scale
-    gram, cross = x.T @ x / n + precision / n * np.eye(m), x.T @ y / n + precision / n * equal
+    # With weights of sum one, Σ w·f − y is Σ w·(f − y): small numbers, whatever the level of the target.
+    error = (forecasts - actual[:, None]) / scale
+    gram = error.T @ error / n
     found = minimize(
-        lambda w: 0.5 * w @ gram @ w - cross @ w,
+        lambda w: 0.5 * w @ gram @ w + 0.5 * precision / n * ((w - equal) ** 2).sum(),
         equal,
-        jac=lambda w: gram @ w - cross,
+        jac=lambda w: gram @ w + precision / n * (w - equal),
         method="SLSQP",
         bounds=[(0.0, 1.0)] * m,
-        constraints={"type": "eq", "fun": lambda w: w.sum() - 1.0, "jac": lambda w: np.ones(m)},
+        constraints={"type": "eq", "fun": lambda w: w.sum() - 1.0, "jac": lambda _: np.ones(m)},
         options={"ftol": 1e-14, "maxiter": 500},
     )
-    weights = np.clip(found.x, 0.0, 1.0) / np.clip(found.x, 0.0, 1.0).sum()
-    return weights, float(centre_y - centre_x @ weights)
+    weights = np.clip(found.x, 0.0, 1.0)
+    return np.asarray(weights / weights.sum())
 
 
-def fit_calibrator(kind: str, z: Floats, label: Floats) -> dict[str, Any]:
+def fit_calibrator(kind: str, z: Floats, label: Floats, *, bars: int) -> dict[str, Any]:
     """Return a calibrator of log odds `z` (n,) on labels 0/1 (n,).
 
-    ``platt``: the logistic line of largest likelihood, its slope not negative. A stack that ranks worse than chance out
-    of fold gets slope 0, which says the base rate: an edge is never made of a forecast that is wrong by turning it round.
-    ``isotonic``: the monotone steps of largest likelihood, kept off 0 and 1 by ``1/(n + 2)``.
+    ``platt``: the logistic line of largest posterior. A priori the slope is 1 ± ½ (not negative) and the intercept
+    0 ± .05: log odds are right as they are until the rows say otherwise, and a period's base rate is mostly chance. A
+    stack that ranks worse than chance out of fold gets slope 0, which says the base rate: no edge is made by turning
+    round a forecast that was wrong. ``isotonic``: the monotone steps of largest likelihood, kept off 0 and 1 by
+    ``1/(n + 2)``.
+
+    Parameters
+    ----------
+    bars
+        How many distinct timestamps the rows have. The symbols of one bar rise and fall together, so they count as one
+        observation.
     """
     if kind == "none" or len(z) < MIN_ROWS:
-        return dict(NO_CALIBRATION)
+        return {"kind": "none"}
     if kind == "isotonic":
         from sklearn.isotonic import IsotonicRegression
 
         edge = 1.0 / (len(z) + 2)
         steps = IsotonicRegression(y_min=edge, y_max=1.0 - edge, out_of_bounds="clip").fit(z, label)
         return {"kind": "isotonic", "x": steps.X_thresholds_.tolist(), "y": steps.y_thresholds_.tolist()}
-    slope, intercept = _logistic(z[:, None], label, np.zeros(1), 0.0)
-    return {"kind": "platt", "slope": float(slope[0]), "intercept": intercept}
+    columns = np.column_stack([z, np.ones(len(z))])
+    slope, intercept = _logistic(
+        columns, label, centre=np.array([1.0, 0.0]), precision=PLATT_PRECISION, each=bars / len(z), free=1
+    )
+    return {"kind": "platt", "slope": round(float(slope), 9), "intercept": round(float(intercept), 9)}
 
 
 def fit_conformal(scale: str, residual: Floats, log_range: Floats, *, coverage: float) -> dict[str, Any]:
@@ -167,36 +185,36 @@ def fit_stack(matrix: Matrix, oof: OutOfFold, folds: Sequence[Fold], holdout: Fo
     """Fit the ensemble.
 
     1. Weights for each fold from earlier folds (equal ones for the first), and the fold's forecasts by them.
-    2. Calibrator and conformal quantiles from those forecasts.
+    2. Calibrator and conformal quantiles from those forecasts, of all folds: quantiles of the newest folds alone
+       covered the next fold no better.
     3. Final weights from all folds, on the rows that may train before the holdout.
     """
-    known = [_known(oof, fold, len(matrix.x)) for fold in folds]
+    known = [(oof.fold == fold.number, _known(oof, fold, len(matrix.x))) for fold in folds]
     final = _known(oof, holdout, len(matrix.x))
     actual = {target: matrix.y[target][oof.row] for target in TARGETS}
     stacked: dict[Target, Floats] = {}
-    parts: dict[str, dict[str, Any]] = {}
+    parts: dict[Target, dict[str, Any]] = {}
     for target in TARGETS:
         space = "logit" if target == "direction" else "identity"
         members = oof.forecasts[target]
         stacked[target] = np.empty(len(oof.row))
-        for fold, before in zip(folds, known, strict=True):
-            here = oof.fold == fold.number
+        for here, before in known:
             part = fit_weights(space, _at(members, before), actual[target][before], l2=config.l2)
             stacked[target][here] = combine(part, _at(members, here))
         parts[target] = fit_weights(space, _at(members, final), actual[target][final], l2=config.l2)
-    margin, label = stacked["direction"], actual["direction"]
-    parts["direction"]["calibrator"] = fit_calibrator(config.calibration, margin[final], label[final])
+
+    def calibrator(rows: Mask) -> dict[str, Any]:
+        bars = len(np.unique(matrix.timestamp[oof.row[rows]]))
+        return fit_calibrator(config.calibration, margin[rows], actual["direction"][rows], bars=bars)
+
+    margin = stacked["direction"]
+    parts["direction"]["calibrator"] = calibrator(final)
     stacked["direction"] = np.empty(len(oof.row))
-    for fold, before in zip(folds, known, strict=True):
-        here = oof.fold == fold.number
-        stacked["direction"][here] = calibrate(
-            fit_calibrator(config.calibration, margin[before], label[before]), margin[here]
-        )
-    for target, scale in (("return", "range"), ("range", "none")):
+    for here, before in known:
+        stacked["direction"][here] = calibrate(calibrator(before), margin[here])
+    for target, scale in _SCALES.items():
         residual = (actual[target] - stacked[target])[final]
-        parts[target]["conformal"] = fit_conformal(
-            scale, residual, stacked["range"][final], coverage=config.coverage
-        )
+        parts[target]["conformal"] = fit_conformal(scale, residual, stacked["range"][final], coverage=config.coverage)
     return Stacked(_spec(matrix, parts, config), stacked)
 
 
@@ -212,7 +230,7 @@ def _at(members: Members, rows: Mask) -> dict[str, Floats]:
     return {name: forecast[rows] for name, forecast in members.items()}
 
 
-def _spec(matrix: Matrix, parts: Mapping[str, dict[str, Any]], config: Stack) -> dict[str, Any]:
+def _spec(matrix: Matrix, parts: Mapping[Target, dict[str, Any]], config: Stack) -> dict[str, Any]:
     for target, part in parts.items():
         for name, member in part["members"].items():
             member["file"] = f"{name}/{target}.onnx"

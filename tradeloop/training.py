@@ -11,7 +11,8 @@ import numpy as np
 from tradeloop.bars import Floats
 from tradeloop.config import TARGETS, Params, Target
 from tradeloop.metrics import METRICS
-from tradeloop.models import Model, open_model
+from tradeloop.models import open_model
+from tradeloop.models.base import Model
 from tradeloop.splits import Fold, Rows, tail_validation
 
 if TYPE_CHECKING:

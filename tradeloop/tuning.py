@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from tqdm import tqdm
 
-from tradeloop.config import TARGETS, Block, ModelName, Params, Target
+from tradeloop.config import TARGETS, Block, Params, Target
 from tradeloop.metrics import METRICS
 from tradeloop.models import open_model
 from tradeloop.splits import Fold
@@ -35,7 +35,7 @@ class Study:
     trials: list[dict[str, Any]]
 
 
-def search(name: ModelName, matrix: Matrix, target: Target, folds: list[Fold], *, params: Params, bar: Any) -> Study:
+def search(name: str, matrix: Matrix, target: Target, folds: list[Fold], *, params: Params, bar: Any) -> Study:
     """Search the hyperparameters of one model for one target.
 
     1. Trial 0 is params.yaml's; only the keys listed in ``tune.<model>`` move.
@@ -82,7 +82,7 @@ def search(name: ModelName, matrix: Matrix, target: Target, folds: list[Fold], *
     return Study(metric, trials[best][1], [{"score": score, **moved} for score, _, moved in trials])
 
 
-def tune(name: ModelName, matrix: Matrix, folds: list[Fold], *, params: Params) -> dict[Target, Study]:
+def tune(name: str, matrix: Matrix, folds: list[Fold], *, params: Params) -> dict[Target, Study]:
     """Search for every target, with a progress bar on stderr."""
     each = min(params.tune.folds, len(folds)) * (params.tune.trials if getattr(params.tune, name) else 1)
     with tqdm(total=each * len(TARGETS), desc=f"tune {name}", unit="fit") as bar:

@@ -72,7 +72,7 @@ class Recipe:
 
 
 def train(net: Any, loss: Any, x: Any, y: Any, *, early: Fold, recipe: Recipe) -> None:
-    """Train `net` in place, and leave it with the weights of its best epoch on the validation rows.
+    """Train `net` in place, and leave it with the weights of its best epoch on the validation rows; none may be best.
 
     1. Run over the fitting rows in shuffled batches, the last partial batch included.
     2. Score the validation rows without dropout and without gradients.
@@ -90,7 +90,8 @@ def train(net: Any, loss: Any, x: Any, y: Any, *, early: Fold, recipe: Recipe) -
     shuffle = torch.Generator().manual_seed(recipe.seed)
     optimiser = torch.optim.AdamW(net.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
     fit_x, fit_y = x[early.train], y[early.train]
-    best, best_state, since = np.inf, copy.deepcopy(net.state_dict()), 0
+    best = validate(net, loss, x[early.test], y[early.test])
+    best_state, since = copy.deepcopy(net.state_dict()), 0
     for _ in range(recipe.max_epochs):
         net.train()
         for batch in torch.randperm(len(fit_x), generator=shuffle).split(recipe.batch_size):

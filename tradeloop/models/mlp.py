@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from tradeloop.atomic import write_bytes
 from tradeloop.bars import Floats
 from tradeloop.config import MLPParams
+from tradeloop.ensemble import logit
 from tradeloop.models.base import Choice, Features, Model, Real, Space, Whole
 from tradeloop.splits import Fold
 
@@ -43,7 +44,9 @@ class MLP(Model[MLPParams]):
         torch.set_num_threads(1)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
-            body = self._body(x.shape[1])
+            body = self._body(
+                x.shape[1], base=float(logit(y[early.train].mean())) if self.target == "direction" else 0.0
+            )
             features = torch.from_numpy(np.ascontiguousarray(x))
             labels = torch.tensor(y, dtype=torch.float32)[:, None]
             standardise = Standardise(x[early.train])
@@ -57,14 +60,18 @@ class MLP(Model[MLPParams]):
             train(body, loss, standardise(features), labels, early=early, recipe=recipe)
         self._net = nn.Sequential(standardise, body, head).eval()
 
-    def _body(self, width: int) -> Any:
+    def _body(self, width: int, *, base: float) -> Any:
+        """Return the layers; untrained they say `base` whatever they see, so that stopping at once means no edge."""
         from torch import nn
 
         layers: list[Any] = []
         sizes = [width, *self.params.hidden]
         for before, after in itertools.pairwise(sizes):
             layers += [nn.Linear(before, after), nn.SiLU(), nn.Dropout(self.params.dropout)]
-        return nn.Sequential(*layers, nn.Linear(sizes[-1], 1))
+        last = nn.Linear(sizes[-1], 1)
+        nn.init.zeros_(last.weight)
+        nn.init.constant_(last.bias, base)
+        return nn.Sequential(*layers, last)
 
     def _predict(self, x: Features) -> NDArray[Any]:
         import torch
