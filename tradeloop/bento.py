@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -12,14 +13,18 @@ from pathlib import Path
 from tradeloop.bundle import VERSION_LENGTH
 from tradeloop.bundle_store import BundleStore, bentoml_home, install
 from tradeloop.config import Params
-from tradeloop.errors import StoreError
+from tradeloop.errors import BundleError, StoreError
 from tradeloop.layout import Layout
+from tradeloop.manifest import verify
 from tradeloop.state.feast_repo import file_lock
 
 SERVICE = "bentos/service.py"
 REQUIREMENTS = "bentos/requirements.txt"
+BAKED = "bundle"
+"""Folder of the Bento's own bundle, which serves until a registry names a champion."""
 
 _PACKAGES = ("tradeloop", "bentos")
+_MODULE = re.compile(r"(?:tradeloop|bentos)(?:\.\w+)+")
 _MARK = "content"
 
 
@@ -33,10 +38,13 @@ def build_bento(layout: Layout, params: Params, bundle_hash: str) -> str:
     """
     store = BundleStore(layout, params)
     tag, release = store.tag(bundle_hash), bundle_hash[:VERSION_LENGTH]
-    if not store.has(bundle_hash):
-        raise StoreError(f"bundle {release} is not in the model store: a Bento is built from a stored bundle only")
+    try:
+        bundle = verify(store.folder(bundle_hash), expect=bundle_hash).files
+    except BundleError as error:
+        raise StoreError(f"a Bento is built from a stored bundle only: {error}") from None
     content = {name: (layout.root / name).read_bytes() for name in included(layout.root)}
-    mark = _digest(content, bundle_hash)
+    content |= {f"{BAKED}/{name}": body for name, body in bundle.items()}
+    mark = _digest(content)
     home = layout.bentoml / "bentos" / store.name
     with file_lock(layout.bentoml / ".bentos.lock"):
         if not _is_built(home / release, content, mark):
@@ -75,6 +83,8 @@ def _imports(root: Path, name: str) -> list[str]:
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and _MODULE.fullmatch(node.value):
+            names.add(node.value)  # Feast is told by name which of our classes to use
     found = []
     for module in names:
         parts = module.split(".")
@@ -85,10 +95,10 @@ def _imports(root: Path, name: str) -> list[str]:
     return found
 
 
-def _digest(content: Mapping[str, bytes], bundle_hash: str) -> str:
+def _digest(content: Mapping[str, bytes]) -> str:
     """Return a hash over all that the Bento is made of; a label holds at most 63 digits of it."""
     parts = {name: hashlib.sha256(body).hexdigest() for name, body in content.items()}
-    made_of = {"files": parts, "bundle": bundle_hash, "bentoml": version("bentoml")}
+    made_of = {"files": parts, "bentoml": version("bentoml")}
     return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:63]
 
 
