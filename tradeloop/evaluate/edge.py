@@ -24,7 +24,7 @@ from tradeloop.evaluate.scores import LOSS, SKILL
 
 _CHANCE: Mapping[Target, float] = {"direction": 0.5, "return": 0.0, "range": 0.0}
 _NAMES = {"auc": "AUC", "ic": "IC", "r2": "R²", "log_loss": "log loss", "rmse": "RMSE"}
-_DECIMALS = {"rmse": 5}
+_DECIMALS = {"log_loss": 4, "rmse": 5}
 
 Json = dict[str, Any]
 
@@ -66,21 +66,22 @@ def _above_chance(metric: str, skill: Json, chance: float) -> Json:
     if skill["low"] is None:
         return {"ok": False, "text": f"{name} is not defined"}
     proven = skill["low"] > chance
-    verdict = "is above" if proven else "should be above"
-    return {"ok": proven, "text": f"{name} {show(metric, skill)} {verdict} {chance:g}"}
+    verdict = "is above" if proven else "is not proven to be above"
+    return {"ok": proven, "text": f"{name} {verdict} {chance:g}: {show(metric, skill)}"}
 
 
 def _against(target: Target, name: str, difference: Json) -> Json:
     metric = LOSS[target]
-    what = f"{_NAMES[metric]} minus that of baseline {name}"
+    what = _NAMES[metric]
     if difference["low"] is None:
-        return {"ok": False, "text": f"{what} is not defined"}
+        return {"ok": False, "text": f"{what} against {name} is not defined"}
     if target == "return":
-        proven, rule = difference["low"] <= 0, "not above 0"
+        proven = difference["low"] <= 0
+        verdict = f"{what} is {'not above' if proven else 'above'} that of {name}"
     else:
-        proven, rule = difference["high"] < 0, "below 0"
-    verdict = f"is {rule}" if proven else f"should be {rule}"
-    return {"ok": proven, "text": f"{what} {show(metric, difference)} {verdict}"}
+        proven = difference["high"] < 0
+        verdict = f"{what} is {'below' if proven else 'not proven to be below'} that of {name}"
+    return {"ok": proven, "text": f"{verdict}: difference {show(metric, difference)}"}
 
 
 def show(metric: str, score: Json) -> str:

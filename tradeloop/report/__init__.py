@@ -1,0 +1,225 @@
+"""The evaluation as one HTML file for a person: verdict first, then what is behind it. Opens without a network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from tradeloop.config import TARGETS
+
+NAMES = {
+    "auc": "AUC",
+    "accuracy": "Accuracy",
+    "log_loss": "Log loss",
+    "brier": "Brier",
+    "ece": "ECE",
+    "ic": "IC",
+    "r2": "R²",
+    "rmse": "RMSE",
+    "mae": "MAE",
+    "coverage": "Coverage",
+    "width": "Width",
+    "interval_score": "Interval score",
+    "sharpe": "Sharpe, annual",
+    "sortino": "Sortino, annual",
+    "total_return": "Total net return",
+    "max_drawdown": "Deepest drawdown",
+    "profit_factor": "Profit factor",
+    "hit_rate": "Hit rate",
+    "turnover": "Turnover a bar",
+}
+FORECASTERS = {
+    "random_forest": "random forest",
+    "mlp": "MLP",
+    "xgboost": "XGBoost",
+    "majority": "majority class",
+    "previous": "previous value",
+    "mean": "training mean",
+    "ewma": "EWMA",
+    "har": "HAR",
+    "buy_and_hold": "buy and hold",
+}
+POINT = {
+    "direction": ("auc", "log_loss", "brier", "accuracy", "ece"),
+    "return": ("ic", "r2", "rmse", "mae"),
+    "range": ("r2", "ic", "rmse", "mae"),
+}
+LOSS = {"direction": "log_loss", "return": "rmse", "range": "rmse"}
+TRADING = ("total_return", "sharpe", "sortino", "max_drawdown", "profit_factor", "hit_rate")
+PERCENT = frozenset({"accuracy", "coverage", "total_return", "max_drawdown", "hit_rate"})
+BASIS_POINTS = frozenset({("return", "rmse"), ("return", "mae"), ("return", "width"), ("return", "interval_score")})
+
+Json = Mapping[str, Any]
+
+
+def render(evaluation: Json, plots: Mapping[str, pd.DataFrame], folds: pd.DataFrame) -> bytes:
+    """Return the report.
+
+    Parameters
+    ----------
+    evaluation
+        The content of evaluation.json.
+    plots
+        The tables ``equity``, ``reliability``, ``range`` and ``importance``.
+    folds
+        ``model``, ``target``, ``fold``, ``metric``, ``value``.
+    """
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    from tradeloop.report import plots as figures
+
+    coverage = evaluation["settings"]["coverage"]
+    environment = Environment(
+        loader=PackageLoader("tradeloop"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    page = environment.get_template("report.html.j2").render(
+        evaluation=evaluation,
+        verdicts=[verdict(target, evaluation["targets"][target]) for target in TARGETS],
+        tables=[score_table(target, evaluation["targets"][target], coverage) for target in TARGETS],
+        trading=trading_table(evaluation["trading"]),
+        slices=slice_tables(evaluation["slices"]),
+        names=NAMES,
+        number=number,
+        interval=interval,
+        figures={
+            "equity": figures.equity(plots["equity"]),
+            "reliability": figures.reliability(plots["reliability"]),
+            "range": figures.range_scatter(plots["range"]),
+            "path": figures.range_path(plots["range"], coverage),
+            "importance": [figures.importance(plots["importance"], target) for target in TARGETS],
+            "folds": [figures.folds(folds, target) for target in TARGETS],
+        },
+    )
+    return page.encode()
+
+
+def number(metric: str, value: float | None, target: str = "") -> str:
+    """Return a score as a person reads it; a dash where it is not defined."""
+    if value is None:
+        return "–"
+    if metric in PERCENT:
+        return f"{100 * value:.1f}%"
+    if (target, metric) in BASIS_POINTS:
+        return f"{1e4 * value:.1f} bp"
+    return f"{value:.2f}" if metric in ("sharpe", "sortino", "profit_factor", "turnover") else f"{value:.3f}"
+
+
+def interval(metric: str, score: Json, target: str = "") -> str:
+    """Return the ends of a score's interval; nothing where it is not defined."""
+    if score["low"] is None:
+        return ""
+    return f"{number(metric, score['low'], target)} … {number(metric, score['high'], target)}"
+
+
+def verdict(target: str, scores: Json) -> dict[str, Any]:
+    """Return what is proven of a target, in a sentence, with the reasons."""
+    edge = scores["edge"]
+    metric = edge["metric"]
+    skill = {"value": edge["value"], "low": edge["interval"][0], "high": edge["interval"][1]}
+    reasons = [check["text"] for check in edge["checks"] if edge["proven"] or not check["ok"]]
+    if target == "range":
+        reasons.append(_beside_har(scores["differences"]["har"]["rmse"]))
+    return {
+        "target": target,
+        "proven": edge["proven"],
+        "headline": "proven skill" if edge["proven"] else "no proven edge",
+        "metric": NAMES[metric],
+        "value": number(metric, skill["value"]),
+        "interval": interval(metric, skill),
+        "served": "may support a trade" if edge["proven"] else "served as information only",
+        "reasons": reasons,
+    }
+
+
+def _beside_har(difference: Json) -> str:
+    if difference["low"] is None:
+        return "the difference to HAR is not defined"
+    shown = f"RMSE {difference['value']:+.4f} [{difference['low']:+.4f}, {difference['high']:+.4f}]"
+    if difference["high"] < 0:
+        return f"better than HAR: {shown}"
+    return f"worse than HAR: {shown}" if difference["low"] > 0 else f"not distinguishable from HAR: {shown}"
+
+
+def score_table(target: str, scores: Json, coverage: float) -> dict[str, Any]:
+    """Return a target's table: the ensemble, its members and the baselines, a row each."""
+    metrics, loss = POINT[target], LOSS[target]
+
+    def row(name: str, values: Json, kind: str) -> dict[str, Any]:
+        cells = [(number(m, values[m]["value"], target), interval(m, values[m], target)) for m in metrics]
+        difference = scores["differences"].get(name)
+        return {
+            "name": FORECASTERS.get(name, name),
+            "kind": kind,
+            "cells": cells,
+            "against": _against(difference, loss),
+        }
+
+    rows = [row("ensemble", scores["metrics"], "ours")]
+    rows += [row(name, values, "baseline") for name, values in scores["baselines"].items()]
+    rows += [row(name, values, "member") for name, values in scores["members"].items()]
+    widths = [
+        {
+            "name": f"{NAMES[m]} ({coverage:.0%} nominal)" if m == "coverage" else NAMES[m],
+            "value": number(m, scores["metrics"][m]["value"], target),
+            "interval": interval(m, scores["metrics"][m], target),
+        }
+        for m in ("coverage", "width", "interval_score")
+        if m in scores["metrics"]
+    ]
+    return {
+        "target": target,
+        "columns": [NAMES[m] for m in metrics],
+        "rows": rows,
+        "intervals": widths,
+        "loss": NAMES[loss],
+    }
+
+
+def _against(difference: Json | None, loss: str) -> str:
+    """Return whether the ensemble's loss is lower than this one's, by its paired interval."""
+    if difference is None or difference[loss]["low"] is None:
+        return ""
+    if difference[loss]["high"] < 0:
+        return "beaten"
+    return "better" if difference[loss]["low"] > 0 else "even"
+
+
+def trading_table(trading: Json) -> dict[str, Any]:
+    """Return the table of financial scores: the ensemble with intervals, the others without."""
+    ours = trading["metrics"]
+    rows = [
+        {
+            "name": "ensemble",
+            "kind": "ours",
+            "cells": [(number(m, ours[m]["value"]), interval(m, ours[m])) for m in TRADING],
+        }
+    ]
+    for name, values in trading["others"].items():
+        cells = [(number(m, values[m]), "") for m in TRADING]
+        rows.append({"name": FORECASTERS.get(name, name), "kind": "baseline", "cells": cells})
+    return {"columns": [NAMES[m] for m in TRADING], "rows": rows}
+
+
+def slice_tables(slices: Json) -> list[dict[str, Any]]:
+    """Return skill by symbol and by year."""
+    metric = {"direction": "auc", "return": "ic", "range": "r2"}
+    return [
+        {
+            "kind": kind,
+            "rows": [
+                {
+                    "name": name,
+                    "rows": part["rows"],
+                    "cells": [(number(metric[t], part[t]["value"]), interval(metric[t], part[t])) for t in TARGETS],
+                }
+                for name, part in parts.items()
+            ],
+        }
+        for kind, parts in slices.items()
+    ]
