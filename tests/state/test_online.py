@@ -294,13 +294,14 @@ def test_a_redis_that_is_not_there_is_one_line(layout: Layout, params: Params, s
 
 @pytest.mark.services
 @pytest.mark.parametrize("online_params", ["redis"], indirect=True)
-def test_redis_forgets_in_the_end(store: OnlineStore, schema: Schema) -> None:
+def test_redis_forgets_in_the_end(store: OnlineStore, schema: Schema, online_params: Params) -> None:
     import redis
 
     from tradeloop.state.feast_repo import REDIS_TTL_SECONDS
 
     store.write(["A"], rows(("2020-01-01", [1, 1, 1])), schema)
-    with redis.Redis(port=16379, db=9) as client:
+    database = int(online_params.serving.redis_url.rpartition("=")[2])
+    with redis.Redis(port=16379, db=database) as client:
         left = [client.ttl(key) for key in client.scan_iter(b"*")]
     assert left and all(REDIS_TTL_SECONDS - 60 < seconds <= REDIS_TTL_SECONDS for seconds in left)
 
@@ -338,7 +339,7 @@ store = OnlineStore(Layout(Path(sys.argv[1])), load_params(Path(sys.argv[2])))
 schema = Schema("m", ("a",), "e" * 64)
 rows = OnlineRows.of(np.ones((1, 1), "f4"), np.array(["2020-01-01"], "M8[us]"))
 assert store.write(["A"], rows, schema) == 1 and store.read(["A"], schema).found[0]
-heavy = ("polars", "dask", "duckdb", "talib", "sklearn", "xgboost", "tradeloop.features")
+heavy = ("torch", "polars", "dask", "duckdb", "talib", "sklearn", "xgboost", "tradeloop.features")
 print([name for name in heavy if name in sys.modules])
 """
 

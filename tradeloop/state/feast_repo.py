@@ -11,7 +11,17 @@ from typing import TYPE_CHECKING, Any
 from tradeloop.config import Params, parse_interval
 from tradeloop.layout import Layout
 from tradeloop.schema import Schema
-from tradeloop.state.feast_views import PROJECT, scalar_view, symbol_entity, vector_view
+from tradeloop.state.feast_import import import_feast
+from tradeloop.state.feast_views import (
+    ENTITY,
+    FEATURE_TIME,
+    PROJECT,
+    SOURCE,
+    VECTOR,
+    scalar_view,
+    symbol_entity,
+    vector_view,
+)
 
 if TYPE_CHECKING:
     from feast import FeatureStore, FeatureView, RepoConfig
@@ -22,6 +32,7 @@ REDIS_TTL_SECONDS = 30 * 24 * 3600
 
 def feast_config(layout: Layout, params: Params) -> RepoConfig:
     """Return what feature_repo/feature_store.yaml says, with absolute paths, and the online store that params name."""
+    import_feast()
     from feast import RepoConfig
 
     home = layout.live / "feast"
@@ -52,10 +63,10 @@ def open_store(layout: Layout, params: Params, schema: Schema) -> FeatureStore:
 
     Idempotent, and safe to call from several processes at once: live state may have been deleted at any time.
     """
+    config = feast_config(layout, params)
     from feast import FeatureStore
     from feast.infra.provider import get_provider
 
-    config = feast_config(layout, params)
     ttl = parse_interval(params.store.ttl)
     views = [scalar_view(schema, ttl), vector_view(schema, ttl)]
     with file_lock(layout.live / "feast" / "registry.lock"):
@@ -66,6 +77,21 @@ def open_store(layout: Layout, params: Params, schema: Schema) -> FeatureStore:
             # The registry may have outlived the online tables.
             get_provider(config).update_infra(PROJECT, [], views[1:], [], [], partial=True)
     return store
+
+
+def describe_views(params: Params, schema: Schema) -> dict[str, Any]:
+    """Return what is declared to Feast, for people: the same schema and parameters give the same answer."""
+    columns = {schema.scalar_view: [*schema.names, FEATURE_TIME], schema.vector_view: [VECTOR, FEATURE_TIME]}
+    return {
+        "project": PROJECT,
+        "entity": ENTITY,
+        "ttl": params.store.ttl,
+        "source": SOURCE,
+        "views": {
+            name: {"columns": names, "online": name == schema.vector_view, "schema": schema.hash}
+            for name, names in columns.items()
+        },
+    }
 
 
 def _is_applied(store: FeatureStore, wanted: FeatureView) -> bool:

@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from tradeloop.schema import Schema
+from tradeloop.state.feast_import import import_feast
 
 if TYPE_CHECKING:
     from feast import Entity, FeatureView
@@ -26,6 +27,7 @@ SOURCE = "../data/features"
 
 def symbol_entity() -> Entity:
     """Return the entity that all views share."""
+    import_feast()
     from feast import Entity, ValueType
 
     return Entity(name=ENTITY, join_keys=[ENTITY], value_type=ValueType.STRING, description="A series of bars.")
@@ -33,6 +35,7 @@ def symbol_entity() -> Entity:
 
 def scalar_view(schema: Schema, ttl: timedelta) -> FeatureView:
     """Return the offline view: a Float32 column a feature, for people and for point-in-time joins."""
+    import_feast()
     from feast import Field
     from feast.types import Float32
 
@@ -42,6 +45,7 @@ def scalar_view(schema: Schema, ttl: timedelta) -> FeatureView:
 
 def vector_view(schema: Schema, ttl: timedelta) -> FeatureView:
     """Return the online view: the row as one array, several times faster to read than its columns."""
+    import_feast()
     from feast import Field
     from feast.types import Array, Float32
 

@@ -197,7 +197,7 @@ class OnlineStore:
         return lock
 
     def _redis_client(self) -> Any:
-        """Return Feast's Redis client; it has no public way to it, and another would parse the address a second time."""
+        """Return Feast's own client, so that its address is parsed in one place; there is no public way to it."""
         return self._provider.online_store._get_client(self._config.online_store)
 
 
