@@ -109,7 +109,7 @@ def test_a_calendar_with_a_short_record_gives_what_it_has() -> None:
     assert str(table.index[0].date()) == "1997-01-01"
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=80)
 @given(
     st.datetimes(datetime(2010, 1, 9), datetime(2019, 12, 1)),
     st.sampled_from(["24/7", "24/5", "XNYS"]),

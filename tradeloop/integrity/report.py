@@ -11,7 +11,7 @@ its bars loses 3.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -161,13 +161,14 @@ def inspect(symbol: str, frame: pd.DataFrame, *, calendar: str, interval: timede
             *("duplicate", "partial_bar", "zero_volume"),
         )
     }
-    kept = _kept(series, found, config)
+    kept = _kept(series, found, config.drop)
+    # A bar that is dropped for want of volume was there: it is no gap.
+    present = _kept(series, found, set(config.drop) - {"zero_volume"})
     if kept.any():
         sequence = {name: getattr(rules, name) for name in ("out_of_order", "gap", "off_grid", "stale")}
         sequence |= {name: partial(getattr(rules, name), jump_z=config.jump_z) for name in ("jump", "split")}
         for name, rule in sequence.items():
-            # A bar that is dropped for want of volume was there: it is no gap.
-            looked_at = kept | (series.volume == 0) if name == "gap" else kept
+            looked_at = present if name == "gap" else kept
             hits = rule(series[looked_at])
             found[name] = Hits(np.flatnonzero(looked_at)[hits.rows], hits.times, hits.bars, hits.text)
     hits = {name: found[name] for name in RULES if name in found and len(found[name])}
@@ -181,12 +182,12 @@ def _series(symbol: str, frame: pd.DataFrame, calendar: str, interval: timedelta
     return Series(to_times(frame["timestamp"]), prices, frame["volume"].to_numpy(), calendar, interval)
 
 
-def _kept(series: Series, found: Mapping[str, Hits], config: Check) -> Mask:
+def _kept(series: Series, found: Mapping[str, Hits], drop: Collection[str]) -> Mask:
     kept = np.ones(len(series), dtype=bool)
     for name in ("partial_bar", "zero_volume"):
-        if name in config.drop:
+        if name in drop:
             kept[found[name].rows] = False
-    if "duplicate" in config.drop:
+    if "duplicate" in drop:
         left = np.flatnonzero(kept)
         kept[left[rules.duplicate(series[kept]).rows]] = False
     return kept

@@ -140,8 +140,10 @@ def broken_ohlc(series: Series) -> Hits:
 
 def rounding(series: Series) -> Hits:
     """Find bars whose open or close lies outside low to high by a rounding error; cleaning widens the range by it."""
-    outside = excess(series)
-    return _at(series, (outside > 0) & (outside <= ROUNDING), lambda row: f"outside low to high by {outside[row]:.1e}")
+    by = excess(series)
+    # An excess of one ulp may be nothing as a ratio.
+    outside = (series.prices.max(axis=0) > series.prices[1]) | (series.prices.min(axis=0) < series.prices[2])
+    return _at(series, outside & (by <= ROUNDING), lambda row: f"outside low to high by a share of {by[row]:.1e}")
 
 
 def duplicate(series: Series) -> Hits:
