@@ -1,0 +1,38 @@
+"""The command line: ``tradeloop status``, ``predict``, ``promote``, ``rollback`` and the rest.
+
+Commands import what they need when they run, so that ``tradeloop status`` need not wait for Feast.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from tradeloop.cli import inspect, models, serving
+from tradeloop.errors import TradeloopError
+
+app = typer.Typer(
+    help="A learning loop for trading models: look at it, serve it, promote and roll back.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+for command in (
+    *(inspect.status, inspect.gate, inspect.features, inspect.version),
+    *(models.models, models.events, models.promote, models.rollback),
+    *(serving.serve, serving.predict, serving.replay, serving.publish),
+):
+    app.command()(command)
+
+
+def main() -> None:
+    """Run the command line: an error is one line on stderr and exit status 1, wrong usage is 2."""
+    try:
+        app()
+    except TradeloopError as error:
+        print(f"tradeloop: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)

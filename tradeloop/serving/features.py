@@ -1,0 +1,137 @@
+"""Feature rows for a request, and the market's time at which it was asked; keeps the online store filled."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from tradeloop.clock import Clock, LiveClock, ReplayClock
+from tradeloop.config import Params
+from tradeloop.errors import SchemaMismatch, StoreError
+from tradeloop.layout import Layout
+from tradeloop.schema import Schema
+from tradeloop.state.online import OnlineRows, OnlineStore
+
+log = logging.getLogger(__name__)
+
+REPAIR_SECONDS = 30.0
+"""A store that could not be completed is not tried again for this long."""
+LAST_BAR_SECONDS = 5.0
+_CHUNK = 256
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The rows of the symbols asked for, and the time of the question."""
+
+    rows: OnlineRows
+    now: datetime
+
+
+class FeatureReader:
+    """Reads by schema from Feast's online store, on the market's clock. One instance serves many threads."""
+
+    def __init__(self, layout: Layout, params: Params) -> None:
+        self._store = OnlineStore(layout, params)
+        self._symbols = params.active.symbols
+        self._last_bar: datetime | None = None
+        self._tried: dict[str, float] = {}
+        self._noted = 0.0
+        live = params.active.clock == "live"
+        self.clock: Clock = LiveClock() if live else ReplayClock(self._newest)
+
+    def read(self, symbols: Sequence[str], schema: Schema) -> Asked:
+        """Return the newest rows, and the clock's time.
+
+        Raises
+        ------
+        StoreError
+            The online store does not answer.
+        """
+        rows = self._store.read(symbols, schema)
+        self._note(rows)
+        return Asked(rows, self.clock.now())
+
+    def as_of(self, symbols: Sequence[str], schema: Schema, moment: datetime) -> Asked:
+        """Return the rows that were the newest at `moment` (UTC), from the offline files.
+
+        Raises
+        ------
+        SchemaMismatch, StoreError
+            The offline files are of another schema, or cannot be read.
+        """
+        return Asked(self._store.history(symbols, schema, moment), moment)
+
+    def prepare(self, schema: Schema) -> None:
+        """Fill the online store where it lacks rows of `schema`, and find the last bar.
+
+        Raises
+        ------
+        StoreError
+            There is no row of any symbol, and none to fill in.
+        """
+        self.repair(schema)
+        self._last_bar = None
+        if not self._find_last_bar(schema):
+            raise StoreError(
+                f"the online store has no features of schema {schema.hash[:12]}: run `tradeloop publish` in a project "
+                "whose features stage has this schema"
+            )
+
+    def repair(self, schema: Schema) -> None:
+        """Fill what is missing from the offline files; what cannot be filled is logged and stays missing."""
+        try:
+            missing = self._store.missing(schema)
+            if missing:
+                log.warning("the online store lacks %s of schema %s: filling", _few(missing), schema.hash[:12])
+                log.warning("filled in %d rows", self._store.fill(schema))
+                missing = self._store.missing(schema)
+        except (SchemaMismatch, StoreError) as error:
+            log.error("the online store cannot be filled: %s", error)
+            missing = self._symbols
+        if missing:
+            self._tried[schema.hash] = time.monotonic()
+
+    def may_repair(self, schema: Schema) -> bool:
+        """Return whether the last attempt that failed to complete the store is long enough ago for another one."""
+        tried = self._tried.get(schema.hash)
+        return tried is None or time.monotonic() - tried >= REPAIR_SECONDS
+
+    def tick(self, schema: Schema) -> None:
+        """Look now and then whether a replayed market has got newer bars."""
+        if self.clock.mode == "replay" and time.monotonic() - self._noted >= LAST_BAR_SECONDS:
+            self._find_last_bar(schema)
+
+    def close(self) -> None:
+        """Let go of the store's connections."""
+        self._store.close()
+
+    def _find_last_bar(self, schema: Schema) -> bool:
+        """Read all of the market's symbols, a few at a time; return whether any row was found."""
+        found = False
+        for start in range(0, len(self._symbols), _CHUNK):
+            rows = self._store.read(self._symbols[start : start + _CHUNK], schema)
+            self._note(rows)
+            found = found or bool(rows.found.any())
+        self._noted = time.monotonic()
+        return found
+
+    def _note(self, rows: OnlineRows) -> None:
+        times = rows.feature_time[rows.found]
+        if len(times):
+            newest = times.max().astype("datetime64[us]").astype(datetime).replace(tzinfo=UTC)
+            if self._last_bar is None or newest > self._last_bar:
+                self._last_bar = newest
+
+    def _newest(self) -> datetime:
+        if self._last_bar is None:
+            raise StoreError("a replayed market's clock stands at its last bar, and the online store holds no bar")
+        return self._last_bar
+
+
+def _few(symbols: Sequence[str]) -> str:
+    shown = ", ".join(symbols[:5])
+    return f"{len(symbols)} symbols ({shown}, …)" if len(symbols) > 5 else shown

@@ -1,0 +1,128 @@
+"""What a client may send, and the one clear line it gets back when it sends something else."""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import UTC, datetime
+from typing import Annotated, Any, TypeVar
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, FailFast, Field, StringConstraints, ValidationError
+from pydantic_core import ErrorDetails
+
+MAX_BODY = 1 << 20
+"""Bytes of a request's body; 10,000 symbols of 32 letters take 350,000."""
+
+_YEARS = (1900, 2200)
+_SHOWN = 80
+
+
+class RequestError(Exception):
+    """A request that cannot be answered: an HTTP status and one line for the client."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class _Request(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+Symbol = Annotated[str, StringConstraints(min_length=1, max_length=32)]
+
+
+class PredictRequest(_Request):
+    """Which symbols to forecast and, on the replay clock, as of when."""
+
+    symbols: Annotated[
+        list[Symbol],
+        FailFast(),  # a megabyte of wrong items is one error, not half a million
+        Field(min_length=1, description="Each symbol once.", examples=[["AAPL", "MSFT"]]),
+    ]
+    as_of: Annotated[AwareDatetime | None, Field(description="Replay clock only: the newest bar at this time.")] = None
+
+
+class PromoteRequest(_Request):
+    """Which registered model to promote."""
+
+    version: Annotated[str, Field(min_length=1, max_length=64, description="A version or a hash of GET /models.")]
+
+
+class RollbackRequest(_Request):
+    """Which model to go back to; without `to`, the champion before the present one."""
+
+    to: Annotated[str | None, Field(min_length=1, max_length=64)] = None
+
+
+R = TypeVar("R", bound=_Request)
+
+
+def parse(model: type[R], body: bytes) -> R:
+    """Return the request that `body` holds.
+
+    Raises
+    ------
+    RequestError
+        400 for what is not JSON, 422 for JSON that breaks a rule; the message is one line.
+    """
+    try:
+        return model.model_validate_json(body)
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+    if problem["type"] == "json_invalid":
+        raise RequestError(400, f"the body must be JSON: {problem['ctx']['error']}")
+    raise RequestError(422, _explain(model, problem))
+
+
+def parse_predict(body: bytes, *, max_symbols: int) -> PredictRequest:
+    """Return a predict request, its `as_of` in UTC.
+
+    Raises
+    ------
+    RequestError
+        As `parse`; also for more than `max_symbols` symbols, a symbol named twice, or a time out of range.
+    """
+    request = parse(PredictRequest, body)
+    count = len(request.symbols)
+    if count > max_symbols:
+        raise RequestError(422, f"symbols may name at most {max_symbols}, got {count}")
+    if len(set(request.symbols)) != count:
+        ((symbol, times),) = Counter(request.symbols).most_common(1)
+        raise RequestError(422, f"symbols may name each symbol once, got {symbol!r} {times} times")
+    if request.as_of is None:
+        return request
+    return request.model_copy(update={"as_of": _in_utc(request.as_of)})
+
+
+def _in_utc(moment: datetime) -> datetime:
+    low, high = _YEARS
+    if not low < moment.year < high:
+        raise RequestError(422, f"as_of must lie between the years {low} and {high}, got {moment.isoformat()}")
+    return moment.astimezone(UTC)
+
+
+def _explain(model: type[_Request], problem: ErrorDetails) -> str:
+    """Return one line that names the key, the rule and the value."""
+    kind, where = problem["type"], problem["loc"]
+    name = f"{where[0]}[{where[1]}]" if len(where) > 1 else str(where[0]) if where else "the body"
+    got = _shown(problem["input"])
+    context: dict[str, Any] = problem.get("ctx", {})
+    if kind == "extra_forbidden":
+        return f"unknown key {name!r} (known: {', '.join(model.model_fields)})"
+    if kind == "missing":
+        return f"{name} is missing (known: {', '.join(model.model_fields)})"
+    if name == "symbols":
+        return "symbols must name at least one symbol" if kind == "too_short" else f"symbols must be a list, got {got}"
+    if kind in ("string_too_long", "string_too_short"):
+        rule = "at least 1" if kind == "string_too_short" else f"at most {context['max_length']}"
+        return f"{name} must have {rule} character{'' if rule.endswith(' 1') else 's'}, got {got}"
+    if kind == "string_type":
+        return f"{name} must be a string, got {got}"
+    if name == "as_of":
+        return f"as_of must be an ISO time with its UTC offset (2013-02-28T21:00:00Z), got {got}"
+    return f"{name} must be an object with the keys {', '.join(model.model_fields)}, got {got}"
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"

@@ -1,0 +1,76 @@
+"""What /metrics says beyond BentoML's own request counts and times.
+
+prometheus_client decides at its first import whether it writes for several processes, and BentoML sets that up only
+in its workers: build `Telemetry` there, not at import.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from tradeloop.predictor import Prediction
+
+_LOG_BUCKETS = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0)
+_AGE_BUCKETS = (60, 300, 900, 3600, 4 * 3600, 86_400, 2 * 86_400, 5 * 86_400, 10 * 86_400, 30 * 86_400)
+
+
+class Telemetry:
+    """Counters and histograms of one worker."""
+
+    def __init__(self) -> None:
+        from prometheus_client import Counter, Gauge, Histogram
+
+        self._predictions = Counter(
+            "tradeloop_predictions", "Predictions answered, all of them logged", ["model", "verdict"]
+        )
+        self._unknown = Counter("tradeloop_unknown_symbols", "Symbols asked for that the market does not have")
+        self._champion = Gauge(
+            "tradeloop_champion", "1 for the model that serves", ["model", "source"], multiprocess_mode="livemax"
+        )
+        self._refused = Counter("tradeloop_swaps_refused", "Champions that could not be swapped in")
+        self._log_seconds = Histogram(
+            "tradeloop_log_seconds", "From handing predictions to the log until they are durable", buckets=_LOG_BUCKETS
+        )
+        self._log_failures = Counter("tradeloop_log_failures", "Requests not answered because the log failed")
+        self._age = Histogram(
+            "tradeloop_feature_age_seconds", "Age of the features used, on the market's clock", buckets=_AGE_BUCKETS
+        )
+        self._verdicts: dict[tuple[str, str], Any] = {}
+        self._serving: Any = None
+
+    def answered(self, model: str, predictions: Sequence[Prediction]) -> None:
+        """Count one request's predictions and note the age of their features."""
+        for prediction in predictions:
+            key = (model, prediction.verdict)
+            counter = self._verdicts.get(key)
+            if counter is None:
+                counter = self._verdicts[key] = self._predictions.labels(*key)
+            counter.inc()
+            age = prediction.feature_age
+            if age is not None:
+                self._age.observe(age)
+
+    def unknown(self, count: int) -> None:
+        """Count symbols that were not known."""
+        if count:
+            self._unknown.inc(count)
+
+    def logged(self, seconds: float) -> None:
+        """Note how long the log took to make a request's predictions durable."""
+        self._log_seconds.observe(seconds)
+
+    def log_failed(self) -> None:
+        """Count a request that got no answer because its predictions could not be logged."""
+        self._log_failures.inc()
+
+    def serves(self, model: str, source: str) -> None:
+        """Note which model serves from now on."""
+        if self._serving is not None:
+            self._serving.set(0)
+        self._serving = self._champion.labels(model, source)
+        self._serving.set(1)
+
+    def refused(self) -> None:
+        """Count a swap that was refused."""
+        self._refused.inc()
