@@ -59,7 +59,6 @@ class Panel:
             raise DataError(f"a label cannot end before its features: row {int((label_end < timestamp).argmax())} does")
         self.bars = np.unique(timestamp)
         self.rank = np.searchsorted(self.bars, timestamp)
-        self._label_end = label_end
         # Position of the first bar after the label's end; bars from here up to a test's start are whole bars between.
         self._next_bar = np.searchsorted(self.bars, label_end, side="right")
 
@@ -68,8 +67,8 @@ class Panel:
 
     def admissible(self, start: int, embargo: int) -> Mask:
         """Return which rows may train before a test whose first bar has rank `start`."""
-        ended: Mask = self._label_end < self.bars[start]
-        return ended & (start - self._next_bar >= embargo)
+        enough: Mask = start - self._next_bar >= embargo  # negative where the label ends at the start or later
+        return enough
 
     def between(self, start: int, stop: int) -> Mask:
         """Return which rows have a feature time of rank ``start ≤ rank < stop``."""
