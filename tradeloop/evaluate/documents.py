@@ -10,8 +10,8 @@ import pandas as pd
 from tradeloop.bars import TIME, Times
 from tradeloop.config import TARGETS
 from tradeloop.evaluate.holdout import Holdout
-from tradeloop.evaluate.scores import LOSS, SKILL
 from tradeloop.metrics.calibration import reliability
+from tradeloop.metrics.primary import LOSS, SKILL
 
 DIGITS = 6
 TRADING = ("sharpe", "sortino", "total_return", "max_drawdown", "profit_factor", "hit_rate", "turnover")

@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tradeloop.config import Target
-from tradeloop.evaluate.scores import LOSS, SKILL
+from tradeloop.metrics.primary import LOSS, SKILL
 
 _CHANCE: Mapping[Target, float] = {"direction": 0.5, "return": 0.0, "range": 0.0}
 _NAMES = {"auc": "AUC", "ic": "IC", "r2": "R²", "log_loss": "log loss", "rmse": "RMSE"}
@@ -29,7 +29,7 @@ _DECIMALS = {"log_loss": 4, "rmse": 5}
 Json = dict[str, Any]
 
 
-def judge(target: Target, scores: Json, *, range_baselines: Sequence[str]) -> Json:
+def prove(target: Target, scores: Json, *, range_baselines: Sequence[str]) -> Json:
     """Return whether the target's edge is proven, and why.
 
     Parameters

@@ -12,8 +12,8 @@ import pandas as pd
 from tradeloop.config import TARGETS, Target
 from tradeloop.ensemble import Forecast
 from tradeloop.evaluate.holdout import Holdout
-from tradeloop.evaluate.scores import SKILL
 from tradeloop.metrics import METRICS
+from tradeloop.metrics.primary import SKILL
 
 MAX_ROWS = 1_000
 REPEATS = 2

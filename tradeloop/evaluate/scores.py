@@ -15,14 +15,13 @@ from tradeloop.evaluate.holdout import Holdout
 from tradeloop.metrics import METRICS
 from tradeloop.metrics.base import Metric
 from tradeloop.metrics.bootstrap import Bootstrap, Score
+from tradeloop.metrics.primary import LOSS, SKILL
 
 POINT: Mapping[Target, tuple[str, ...]] = {
     "direction": ("auc", "accuracy", "log_loss", "brier", "ece"),
     "return": ("ic", "r2", "rmse", "mae"),
     "range": ("r2", "ic", "rmse", "mae"),
 }
-SKILL: Mapping[Target, str] = {"direction": "auc", "return": "ic", "range": "r2"}
-LOSS: Mapping[Target, str] = {"direction": "log_loss", "return": "rmse", "range": "rmse"}
 INTERVAL = ("coverage", "width", "interval_score")
 
 Json = dict[str, Any]

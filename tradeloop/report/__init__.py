@@ -7,7 +7,8 @@ from typing import Any
 
 import pandas as pd
 
-from tradeloop.config import TARGETS
+from tradeloop.config import TARGETS, Target
+from tradeloop.metrics.primary import LOSS, SKILL
 
 NAMES = {
     "auc": "AUC",
@@ -46,7 +47,6 @@ POINT = {
     "return": ("ic", "r2", "rmse", "mae"),
     "range": ("r2", "ic", "rmse", "mae"),
 }
-LOSS = {"direction": "log_loss", "return": "rmse", "range": "rmse"}
 TRADING = ("total_return", "sharpe", "sortino", "max_drawdown", "profit_factor", "hit_rate")
 PERCENT = frozenset({"accuracy", "coverage", "total_return", "max_drawdown", "hit_rate"})
 BASIS_POINTS = frozenset({("return", "rmse"), ("return", "mae"), ("return", "width"), ("return", "interval_score")})
@@ -117,7 +117,7 @@ def interval(metric: str, score: Json, target: str = "") -> str:
     return f"{number(metric, score['low'], target)} … {number(metric, score['high'], target)}"
 
 
-def verdict(target: str, scores: Json) -> dict[str, Any]:
+def verdict(target: Target, scores: Json) -> dict[str, Any]:
     """Return what is proven of a target, in a sentence, with the reasons."""
     edge = scores["edge"]
     metric = edge["metric"]
@@ -146,7 +146,7 @@ def _beside_har(difference: Json) -> str:
     return f"worse than HAR: {shown}" if difference["low"] > 0 else f"not distinguishable from HAR: {shown}"
 
 
-def score_table(target: str, scores: Json, coverage: float) -> dict[str, Any]:
+def score_table(target: Target, scores: Json, coverage: float) -> dict[str, Any]:
     """Return a target's table: the ensemble, its members and the baselines, a row each."""
     metrics, loss = POINT[target], LOSS[target]
 
@@ -208,7 +208,6 @@ def trading_table(trading: Json) -> dict[str, Any]:
 
 def slice_tables(slices: Json) -> list[dict[str, Any]]:
     """Return skill by symbol and by year."""
-    metric = {"direction": "auc", "return": "ic", "range": "r2"}
     return [
         {
             "kind": kind,
@@ -216,7 +215,7 @@ def slice_tables(slices: Json) -> list[dict[str, Any]]:
                 {
                     "name": name,
                     "rows": part["rows"],
-                    "cells": [(number(metric[t], part[t]["value"]), interval(metric[t], part[t])) for t in TARGETS],
+                    "cells": [(number(SKILL[t], part[t]["value"]), interval(SKILL[t], part[t])) for t in TARGETS],
                 }
                 for name, part in parts.items()
             ],

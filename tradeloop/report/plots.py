@@ -13,9 +13,12 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from tradeloop.config import Target
+from tradeloop.metrics.primary import SKILL
+
 OURS, SOFT, GREY, BAD = "#0b6e6e", "#9fd0cd", "#7d8590", "#b3441e"
 MEMBERS = {"random_forest": "#8c6bb1", "xgboost": "#d08c2e", "mlp": "#5b8cc9", "stack": OURS}
-SKILL = {"direction": ("auc", "AUC", 0.5), "return": ("ic", "IC", 0.0), "range": ("r2", "R²", 0.0)}
+AXIS = {"direction": ("AUC", 0.5), "return": ("IC", 0.0), "range": ("R²", 0.0)}  # name, and what chance scores
 SHOWN_BARS = 250
 _SPACES = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
 _METADATA = re.compile(r"<metadata>.*?</metadata>\s*", re.DOTALL)
@@ -125,10 +128,10 @@ def range_path(ranges: pd.DataFrame, coverage: float) -> str:
     return _svg(draw, 9, 3.2, f"Range of {symbol}")
 
 
-def importance(table: pd.DataFrame, target: str, top: int = 12) -> str:
+def importance(table: pd.DataFrame, target: Target, top: int = 12) -> str:
     """Return the features whose permutation costs a target the most skill."""
     shown = table[table["target"] == target].nlargest(top, "importance", keep="first").iloc[::-1]
-    _, name, _ = SKILL[target]
+    name, _ = AXIS[target]
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
@@ -139,10 +142,10 @@ def importance(table: pd.DataFrame, target: str, top: int = 12) -> str:
     return _svg(draw, 4.2, 3.6, f"Feature importance for {target}")
 
 
-def folds(table: pd.DataFrame, target: str) -> str:
+def folds(table: pd.DataFrame, target: Target) -> str:
     """Return each model's skill by walk-forward fold."""
-    metric, name, chance = SKILL[target]
-    shown = table[(table["target"] == target) & (table["metric"] == metric)]
+    name, chance = AXIS[target]
+    shown = table[(table["target"] == target) & (table["metric"] == SKILL[target])]
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
