@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import subprocess
@@ -18,7 +17,7 @@ from numpy.typing import NDArray
 
 from tradeloop.bundle import FORECASTS, TOLERANCE, Bundle, members, write_bundle
 from tradeloop.config import TARGETS, Params
-from tradeloop.dataset import Matrix, load_matrix
+from tradeloop.dataset import Matrix, data_hash, load_matrix
 from tradeloop.errors import BundleError
 from tradeloop.layout import Layout
 from tradeloop.manifest import Facts, Thresholds
@@ -74,7 +73,7 @@ def _facts(layout: Layout, params: Params, matrix: Matrix, gate: Mapping[str, An
         name=params.package.name,
         market=params.market,
         symbols=list(params.active.symbols),
-        data_hash=hashlib.sha256(_read(layout.training / "matrix.parquet")).hexdigest(),
+        data_hash=data_hash(layout),
         train_end=pd.Timestamp(matrix.timestamp[holdout.train].max()).to_pydatetime().replace(tzinfo=UTC),
         git_revision=revision,
         git_dirty=dirty,

@@ -57,7 +57,7 @@ class Facts(Block):
     Attributes
     ----------
     data_hash
-        SHA-256 of the training matrix.
+        SHA-256 of what the training matrix holds.
     train_end
         Feature time of the last row that trained, UTC.
     git_revision, git_dirty
