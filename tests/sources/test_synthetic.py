@@ -134,6 +134,19 @@ def test_before_the_drift_the_bars_are_the_very_same(drift: str, regimes: bool) 
     assert source(drift=drift).read("S").equals(source().read("S")), "without a bar there is no drift"
 
 
+def test_the_drift_is_at_its_bar_and_nowhere_else() -> None:
+    planted = source(drift="sign_flip", drift_bar=DRIFT_BAR)
+    agrees = (planted.oracle("S").p_up > 0.5) == (location(planted.read("S")) > 0.5)
+    # The first direction of the new kind is that of the drift bar: what the bar before it tells.
+    assert agrees[: DRIFT_BAR - 1].all() and not agrees[DRIFT_BAR - 1 :].any()
+    strong = source(drift="sign_flip", drift_bar=DRIFT_BAR, bayes_accuracy=0.995)
+    bars = strong.read("S")
+    up = (bars["close"] > bars["open"]).to_numpy()[1:]
+    right = (location(bars)[:-1] > 0.5) == up
+    around = slice(DRIFT_BAR - 31, DRIFT_BAR - 1), slice(DRIFT_BAR - 1, DRIFT_BAR + 29)
+    assert right[around[0]].mean() > 0.9 and right[around[1]].mean() < 0.1
+
+
 @pytest.mark.parametrize("drift", DRIFTS)
 def test_the_oracle_knows_the_accuracy_on_both_sides(drift: str) -> None:
     planted = source(bayes_accuracy=0.65, drift=drift, drift_bar=DRIFT_BAR)
