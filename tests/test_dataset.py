@@ -20,6 +20,8 @@ from tradeloop.schema import Schema
 SCHEMA = Schema("us_daily", ("alpha", "beta"), "d" * 64)
 DAYS = pd.date_range("2020-01-01 21:00", periods=6, freq="D", tz="UTC").as_unit("us")
 
+SECOND = pd.Timedelta("1s").as_unit("us")
+
 
 @pytest.fixture
 def params() -> Params:
@@ -126,7 +128,7 @@ def test_an_older_feature_row_is_not_taken_for_the_bars_own(layout: Layout, para
 
 
 def test_a_feature_row_written_after_its_bar_is_not_used(layout: Layout, params: Params) -> None:
-    change(layout.features / "AAA.parquet", lambda f: f.__setitem__("created", f["created"] + pd.Timedelta("1s")))
+    change(layout.features / "AAA.parquet", lambda f: f.__setitem__("created", f["created"] + SECOND))
     assert drop_reasons(layout, params) == {"label_not_ended": 2, "no_features": 1, "stale_features": 4}
 
 
