@@ -34,6 +34,16 @@ def test_holds_on_made_bars(bars: Bars) -> None:
         assert violations(spec.function, bars, spec.lookback, recursive=spec.recursive) == [], spec.name
 
 
+def test_returns_that_differ_by_next_to_nothing_are_flat() -> None:
+    """A price that rises by one tick a bar: the returns' differences are mostly rounding, which scaling changes."""
+    close = 1.097041 + 0.000011 * np.arange(300)
+    times = np.datetime64("2020-01-01", "us") + np.arange(300) * np.timedelta64(1, "h")
+    volume = np.random.default_rng(5).lognormal(8, 1, 300)
+    bars = Bars("TICKS", times, close, close, close, close, volume, {"SP500": close[::-1].copy()})
+    for spec in registered(context=["SP500"]):
+        assert violations(spec.function, bars, spec.lookback) == [], spec.name
+
+
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(bars=made_bars(), at=st.floats(0, 1))
 def test_a_finite_window_is_the_same_to_the_last_bit(bars: Bars, at: float) -> None:

@@ -7,7 +7,7 @@ import hashlib
 import inspect
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
 from functools import lru_cache
 from itertools import groupby
@@ -116,7 +116,6 @@ def compute(bars: Bars, schema: Schema) -> Row:
     SchemaMismatch
         The schema was made by other definitions than these, or names a feature or context that is not here.
     """
-    bars = _contiguous(bars)
     rows = np.full((len(bars), len(schema)), np.nan, dtype=np.float32)
     for group in _resolve(schema, tuple(bars.context)):
         values = group[0][1].kernel(bars)
@@ -132,7 +131,6 @@ def compute_tail(bars: Bars, schema: Schema) -> Row:
     Equal to the last row of `compute` on the whole history: see `tradeloop.features.contract`. A column whose lookback
     is longer than `bars` is NaN. Returns float32, (len(schema),); errors as `compute`.
     """
-    bars = _contiguous(bars)
     row = np.full(len(schema), np.nan, dtype=np.float32)
     tails: dict[int, Bars] = {}
     for group in _resolve(schema, tuple(bars.context)):
@@ -145,18 +143,3 @@ def compute_tail(bars: Bars, schema: Schema) -> Row:
         for position, spec in group:
             row[position] = spec.pick(values)[-1]
     return row
-
-
-def _contiguous(bars: Bars) -> Bars:
-    """Return bars whose arrays are contiguous: NumPy may compute logs of strided arrays with other last digits."""
-    context: Mapping[str, NDArray[np.float64]] = {name: np.ascontiguousarray(x) for name, x in bars.context.items()}
-    return Bars(
-        bars.symbol,
-        np.ascontiguousarray(bars.timestamp),
-        np.ascontiguousarray(bars.open),
-        np.ascontiguousarray(bars.high),
-        np.ascontiguousarray(bars.low),
-        np.ascontiguousarray(bars.close),
-        np.ascontiguousarray(bars.volume),
-        context,
-    )

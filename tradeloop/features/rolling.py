@@ -28,8 +28,11 @@ Merge = Callable[[State, State, int, int], State]
 FORGOTTEN = 1e-4
 """An exponential average ends where the weight of all older bars together is below this share."""
 
-FLAT = 1e-9
+FLAT = 1e-8
 """A window is flat, and its dispersion counted as zero, if its standard deviation is below this share of its mean."""
+
+STILL = 1e-8
+"""A window of log returns is flat below this standard deviation: rounding of prices alone makes about 1e-16."""
 
 
 def fold(bars: State, window: int, merge: Merge) -> State:
@@ -140,25 +143,24 @@ def _merge_comoments(older: State, newer: State, a: int, b: int) -> State:
     )
 
 
-def _comoments(x: Floats, y: Floats, window: int) -> tuple[Floats, Floats, Floats]:
-    """Return the sums of squares of x and of y, 0 where flat, and of their product, each about the window's means."""
-    zero = np.zeros(len(x))
-    mean_x, mean_y, xx, yy, xy = fold((x, y, zero, zero, zero), window, _merge_comoments)
-    xx = np.where(xx <= window * (FLAT * mean_x) ** 2, 0.0, xx)
-    yy = np.where(yy <= window * (FLAT * mean_y) ** 2, 0.0, yy)
-    return xx, yy, xy
+def _comoments(returns: Floats, other: Floats, window: int) -> State:
+    """Return the window's sum of squares of returns, the mean and sum of squares of the other, and their products."""
+    zero = np.zeros(len(returns))
+    _, average, squares, other_squares, products = fold((returns, other, zero, zero, zero), window, _merge_comoments)
+    return np.where(squares <= window * STILL**2, 0.0, squares), average, other_squares, products
 
 
-def correlation(x: Floats, y: Floats, window: int) -> Floats:
-    """Pearson correlation; 0 where either window is flat."""
-    xx, yy, xy = _comoments(x, y, window)
-    return np.clip(ratio(xy, np.sqrt(xx) * np.sqrt(yy), empty=0.0), -1.0, 1.0)
+def correlation(returns: Floats, other: Floats, window: int) -> Floats:
+    """Pearson correlation of log returns with another series; 0 where either window is flat."""
+    squares, average, other_squares, products = _comoments(returns, other, window)
+    other_squares = np.where(other_squares <= window * (FLAT * average) ** 2, 0.0, other_squares)
+    return np.clip(ratio(products, np.sqrt(squares) * np.sqrt(other_squares), empty=0.0), -1.0, 1.0)
 
 
-def slope(y: Floats, x: Floats, window: int) -> Floats:
-    """Least-squares slope of y on x; 0 where x is flat."""
-    xx, _, xy = _comoments(x, y, window)
-    return ratio(xy, xx, empty=0.0)
+def slope(values: Floats, returns: Floats, window: int) -> Floats:
+    """Least-squares slope of values on log returns; 0 where the returns are flat."""
+    squares, _, _, products = _comoments(returns, values, window)
+    return ratio(products, squares, empty=0.0)
 
 
 def _merge_trend(older: State, newer: State, a: int, b: int) -> State:
