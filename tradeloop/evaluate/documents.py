@@ -11,7 +11,7 @@ from tradeloop.bars import TIME, Times
 from tradeloop.config import TARGETS
 from tradeloop.evaluate.holdout import Holdout
 from tradeloop.metrics.calibration import reliability
-from tradeloop.metrics.primary import LOSS, SKILL
+from tradeloop.metrics.primary import SKILL
 
 DIGITS = 6
 TRADING = ("sharpe", "sortino", "total_return", "max_drawdown", "profit_factor", "hit_rate", "turnover")
@@ -27,8 +27,7 @@ def compact(evaluation: Json) -> Json:
         scores = {name: score["value"] for name, score in part["metrics"].items()}
         skill = part["metrics"][SKILL[target]]
         scores |= {f"{SKILL[target]}_{end}": skill[end] for end in ("low", "high")}
-        loss = LOSS[target]
-        scores |= {f"{name}_{loss}": scored[loss]["value"] for name, scored in part["baselines"].items()}
+        scores |= {f"gain_over_{name}": part["differences"][name]["gain"]["value"] for name in part["baselines"]}
         result[target] = scores | {"edge_proven": int(part["edge"]["proven"])}
     trading = evaluation["trading"]
     result["trading"] = {name: trading["metrics"][name]["value"] for name in TRADING}

@@ -25,6 +25,13 @@ from tradeloop.metrics.primary import LOSS, SKILL
 _CHANCE: Mapping[Target, float] = {"direction": 0.5, "return": 0.0, "range": 0.0}
 _NAMES = {"auc": "AUC", "ic": "IC", "r2": "R²", "log_loss": "log loss", "rmse": "RMSE"}
 _DECIMALS = {"log_loss": 4, "rmse": 5}
+_BASELINES = {
+    "majority": "the majority class",
+    "mean": "the training mean",
+    "previous": "the previous value",
+    "ewma": "EWMA",
+    "har": "HAR",
+}
 
 Json = dict[str, Any]
 
@@ -72,15 +79,15 @@ def _above_chance(metric: str, skill: Json, chance: float) -> Json:
 
 def _against(target: Target, name: str, difference: Json) -> Json:
     metric = LOSS[target]
-    what = _NAMES[metric]
+    what, other = _NAMES[metric], _BASELINES[name]
     if difference["low"] is None:
-        return {"ok": False, "text": f"{what} against {name} is not defined"}
+        return {"ok": False, "text": f"{what} against {other} is not defined"}
     if target == "return":
         proven = difference["low"] <= 0
-        verdict = f"{what} is {'not above' if proven else 'above'} that of {name}"
+        verdict = f"{what} is {'not above' if proven else 'above'} that of {other}"
     else:
         proven = difference["high"] < 0
-        verdict = f"{what} is {'below' if proven else 'not proven to be below'} that of {name}"
+        verdict = f"{what} is {'below' if proven else 'not proven to be below'} that of {other}"
     return {"ok": proven, "text": f"{verdict}: difference {show(metric, difference)}"}
 
 

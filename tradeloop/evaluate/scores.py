@@ -67,8 +67,9 @@ def score_target(holdout: Holdout, target: Target, bootstrap: Bootstrap) -> Json
     Returns
     -------
     dict
-        ``metrics`` of the ensemble; ``members`` and ``baselines``: the same by name; ``differences``: ensemble minus
-        baseline in skill and loss, paired; ``best_baseline``: the one of least loss.
+        ``metrics`` of the ensemble; ``members`` and ``baselines``: the same by name; ``differences``: by name, ensemble
+        minus the other in skill and loss, and the ``gain``, the share of the other's loss (log loss, or mean squared
+        error) that the ensemble saves, all paired; ``best_baseline``: the one of least loss.
     """
     actual = holdout.label(target)
     ours = _scores(target, actual, ensemble_forecast(holdout, target), bootstrap)
@@ -83,15 +84,11 @@ def score_target(holdout: Holdout, target: Target, bootstrap: Bootstrap) -> Json
     metrics = _as_json(ours)
     if target != "direction":
         metrics |= _interval_scores(holdout, target, actual, bootstrap)
-    compared = (SKILL[target], LOSS[target])
     return {
         "metrics": metrics,
         "members": {name: _as_json(scores) for name, scores in members.items()},
         "baselines": {name: _as_json(scores) for name, scores in simple.items()},
-        "differences": {
-            name: {metric: (ours[metric] - scores[metric]).interval.as_dict() for metric in compared}
-            for name, scores in (simple | members).items()
-        },
+        "differences": {name: _difference(target, ours, scores) for name, scores in (simple | members).items()},
         "best_baseline": min(simple, key=lambda name: simple[name][LOSS[target]].value),
     }
 
@@ -118,6 +115,13 @@ def _slice(holdout: Holdout, rows: NDArray[np.bool_], config: Evaluate, seed: in
 
 def _scores(target: Target, actual: Floats, forecast: Floats, bootstrap: Bootstrap) -> dict[str, Score]:
     return {name: bootstrap.score(METRICS[name], actual, forecast) for name in POINT[target]}
+
+
+def _difference(target: Target, ours: Mapping[str, Score], theirs: Mapping[str, Score]) -> Json:
+    skill, loss = SKILL[target], LOSS[target]
+    gain = ours[loss].gain(theirs[loss], power=2 if loss == "rmse" else 1)
+    found = {skill: ours[skill] - theirs[skill], loss: ours[loss] - theirs[loss], "gain": gain}
+    return {name: score.interval.as_dict() for name, score in found.items()}
 
 
 def _interval_scores(holdout: Holdout, target: Target, actual: Floats, bootstrap: Bootstrap) -> Json:

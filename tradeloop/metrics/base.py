@@ -38,6 +38,9 @@ class Metric:
         What a forecast without skill scores, where such a value exists.
     function
         ``returns``: takes series (B, T) and gives (B,). Others: take arrays (n,) and ``weights`` (B, n), give (B,).
+    resamples_high
+        Whether resamples score higher than the sample does, because the score counts noise and resampling adds noise.
+        Replicates are then moved down to the sample's own score, and not below zero.
     """
 
     name: str
@@ -46,6 +49,7 @@ class Metric:
     reference: float | None
     function: Callable[..., Floats]
     __doc__: str
+    resamples_high: bool = False
 
     @property
     def greater_is_better(self) -> bool:
@@ -70,13 +74,15 @@ class Metric:
             return self.function(*samples, weights=weights, **options)
 
 
-def metric(kind: Kind, better: Better, *, reference: float | None = None) -> Callable[[Callable[..., Floats]], Metric]:
+def metric(
+    kind: Kind, better: Better, *, reference: float | None = None, resamples_high: bool = False
+) -> Callable[[Callable[..., Floats]], Metric]:
     """Register the decorated function under its own name; see `Metric` for what the function takes."""
 
     def register(function: Callable[..., Floats]) -> Metric:
         if function.__name__ in METRICS:
             raise ValueError(f"a metric named {function.__name__!r} is registered already")
-        made = Metric(function.__name__, kind, better, reference, function, function.__doc__ or "")
+        made = Metric(function.__name__, kind, better, reference, function, function.__doc__ or "", resamples_high)
         METRICS[made.name] = made
         return made
 
@@ -125,7 +131,10 @@ class Ranking:
 
     def sums(self, weights: Floats) -> Floats:
         """Return the weight of each tie group (B, groups), lowest value first, of weights (B, n)."""
-        return np.asarray(np.add.reduceat(weights[:, self.order], self.starts, axis=1))
+        ordered = weights[:, self.order]
+        if len(self.starts) == len(self.order):
+            return np.asarray(ordered)
+        return np.asarray(np.add.reduceat(ordered, self.starts, axis=1))
 
     def midranks(self, weights: Floats) -> Floats:
         """Return every row's midrank (B, n) in the sample where each row stands as often as it weighs."""

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -77,6 +79,15 @@ class Score:
     def __sub__(self, other: Score) -> Score:
         return Score(self.value - other.value, self.replicates - other.replicates, self.tails)
 
+    def gain(self, other: Score, *, power: int = 1) -> Score:
+        """Return the share by which this loss is lower than the other, ``1 − (ours / theirs)^power``, paired."""
+
+        def share(ours: Any, theirs: Any) -> Any:
+            with np.errstate(divide="ignore", invalid="ignore"):
+                return 1.0 - np.divide(ours, theirs) ** power
+
+        return Score(float(share(self.value, other.value)), share(self.replicates, other.replicates), self.tails)
+
     @property
     def interval(self) -> Interval:
         """The score with its percentile interval.
@@ -117,7 +128,10 @@ class Bootstrap:
 
     def score(self, metric: Metric, *arrays: ArrayLike, **options: float) -> Score:
         """Return the score of the arrays: one value a row, or one a timestamp in order if the metric takes returns."""
-        return Score(metric(*arrays, **options), self.replicates(metric, *arrays, **options), self._tails)
+        value, replicates = metric(*arrays, **options), self.replicates(metric, *arrays, **options)
+        if metric.resamples_high:
+            replicates = np.maximum(replicates - (replicates.mean() - value), 0.0)
+        return Score(value, replicates, self._tails)
 
     def interval(self, metric: Metric, *arrays: ArrayLike, **options: float) -> Interval:
         """Return the score with its interval; see `Score.interval`."""
@@ -141,7 +155,15 @@ class Bootstrap:
         """Return how often each row was drawn (B, n), float64; a series' metric needs the order instead."""
         if metric.kind == "returns":
             return None
-        drawn = self._index[rows]
-        count = len(drawn) * self.length
-        offset = np.arange(0, count, self.length)[:, None]
-        return np.bincount((drawn + offset).ravel(), minlength=count).reshape(drawn.shape)[:, self._group].astype(float)
+        return self._counts[rows][:, self._group].astype(np.float64)
+
+    @cached_property
+    def _counts(self) -> NDArray[np.uint16]:
+        """How often each timestamp was drawn, (count, T); no block repeats one 65,536 times."""
+        counts = np.empty(self._index.shape, dtype=np.uint16)
+        for rows in _chunks(*self._index.shape):
+            drawn = self._index[rows]
+            cells = drawn.shape[0] * self.length
+            offset = np.arange(0, cells, self.length)[:, None]
+            counts[rows] = np.bincount((drawn + offset).ravel(), minlength=cells).reshape(drawn.shape)
+        return counts

@@ -27,7 +27,7 @@ def _bin_of(p_up: Floats) -> NDArray[np.intp]:
     return np.searchsorted(edges, p_up, side="right")
 
 
-@metric("classification", "lower", reference=0.0)
+@metric("classification", "lower", reference=0.0, resamples_high=True)
 def ece(label: Floats, p_up: Floats, *, weights: Floats) -> Floats:
     """Mean distance of forecast from frequency over ten bins of equal count (expected calibration error).
 

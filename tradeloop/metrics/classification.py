@@ -18,7 +18,7 @@ def auc(label: Floats, p_up: Floats, *, weights: Floats) -> Floats:
     """Area under the ROC curve: the chance that an up row is ranked above a down row, ties counted half."""
     ranking = Ranking.of(p_up)
     up = ranking.sums(weights * label)
-    down = ranking.sums(weights * (1.0 - label))
+    down = ranking.sums(weights) - up
     below = np.cumsum(down, axis=1) - down / 2
     return np.asarray(np.einsum("bg,bg->b", up, below) / (up.sum(axis=1) * down.sum(axis=1)))
 

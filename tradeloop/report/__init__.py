@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from tradeloop.config import TARGETS, Target
-from tradeloop.metrics.primary import LOSS, SKILL
+from tradeloop.metrics.primary import SKILL
 
 NAMES = {
     "auc": "AUC",
@@ -124,7 +124,7 @@ def verdict(target: Target, scores: Json) -> dict[str, Any]:
     skill = {"value": edge["value"], "low": edge["interval"][0], "high": edge["interval"][1]}
     reasons = [check["text"] for check in edge["checks"] if edge["proven"] or not check["ok"]]
     if target == "range":
-        reasons.append(_beside_har(scores["differences"]["har"]["rmse"]))
+        reasons.append(_beside_har(scores["differences"]["har"]["gain"]))
     return {
         "target": target,
         "proven": edge["proven"],
@@ -132,33 +132,27 @@ def verdict(target: Target, scores: Json) -> dict[str, Any]:
         "metric": NAMES[metric],
         "value": number(metric, skill["value"]),
         "interval": interval(metric, skill),
-        "served": "may support a trade" if edge["proven"] else "served as information only",
+        "served": "served as a forecast" if edge["proven"] else "served as information only",
         "reasons": reasons,
     }
 
 
-def _beside_har(difference: Json) -> str:
-    if difference["low"] is None:
+def _beside_har(gain: Json) -> str:
+    if gain["low"] is None:
         return "the difference to HAR is not defined"
-    shown = f"RMSE {difference['value']:+.4f} [{difference['low']:+.4f}, {difference['high']:+.4f}]"
-    if difference["high"] < 0:
+    shown = f"squared error {100 * gain['value']:.1f}% lower [{100 * gain['low']:.1f}, {100 * gain['high']:.1f}]"
+    if gain["low"] > 0:
         return f"better than HAR: {shown}"
-    return f"worse than HAR: {shown}" if difference["low"] > 0 else f"not distinguishable from HAR: {shown}"
+    return f"worse than HAR: {shown}" if gain["high"] < 0 else f"not distinguishable from HAR: {shown}"
 
 
 def score_table(target: Target, scores: Json, coverage: float) -> dict[str, Any]:
     """Return a target's table: the ensemble, its members and the baselines, a row each."""
-    metrics, loss = POINT[target], LOSS[target]
+    metrics = POINT[target]
 
     def row(name: str, values: Json, kind: str) -> dict[str, Any]:
         cells = [(number(m, values[m]["value"], target), interval(m, values[m], target)) for m in metrics]
-        difference = scores["differences"].get(name)
-        return {
-            "name": FORECASTERS.get(name, name),
-            "kind": kind,
-            "cells": cells,
-            "against": _against(difference, loss),
-        }
+        return {"name": FORECASTERS.get(name, name), "kind": kind, "cells": cells, "gain": _gain(scores, name)}
 
     rows = [row("ensemble", scores["metrics"], "ours")]
     rows += [row(name, values, "baseline") for name, values in scores["baselines"].items()]
@@ -177,17 +171,17 @@ def score_table(target: Target, scores: Json, coverage: float) -> dict[str, Any]
         "columns": [NAMES[m] for m in metrics],
         "rows": rows,
         "intervals": widths,
-        "loss": NAMES[loss],
     }
 
 
-def _against(difference: Json | None, loss: str) -> str:
-    """Return whether the ensemble's loss is lower than this one's, by its paired interval."""
-    if difference is None or difference[loss]["low"] is None:
-        return ""
-    if difference[loss]["high"] < 0:
-        return "beaten"
-    return "better" if difference[loss]["low"] > 0 else "even"
+def _gain(scores: Json, name: str) -> dict[str, str]:
+    """Return what share of this forecast's loss the ensemble saves, and whether that is proven either way."""
+    gain = scores["differences"].get(name, {}).get("gain", {"low": None})
+    if gain["low"] is None:
+        return {"value": "", "interval": "", "proven": ""}
+    proven = "better" if gain["low"] > 0 else "worse" if gain["high"] < 0 else ""
+    shown = [f"{100 * gain[key]:+.1f}%" for key in ("value", "low", "high")]
+    return {"value": shown[0], "interval": f"{shown[1]} … {shown[2]}", "proven": proven}
 
 
 def trading_table(trading: Json) -> dict[str, Any]:

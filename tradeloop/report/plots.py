@@ -138,6 +138,7 @@ def importance(table: pd.DataFrame, target: Target, top: int = 12) -> str:
         axes.barh(shown["feature"], shown["importance"], color=OURS, height=0.65)
         axes.set(xlabel=f"{name} lost", title=target)
         axes.grid(axis="y", visible=False)
+        axes.xaxis.set_major_locator(mpl.ticker.MaxNLocator(3))
 
     return _svg(draw, 4.2, 3.6, f"Feature importance for {target}")
 
