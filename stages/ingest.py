@@ -28,12 +28,12 @@ def ingest(layout: Layout, params: Params) -> None:
 
 
 def _cut(name: str, frame: pd.DataFrame, start: datetime | None, end: datetime | None) -> pd.DataFrame:
-    """Return the rows with start ≤ close < end."""
+    """Return the rows with start ≤ close ≤ end."""
     keep = pd.Series(True, index=frame.index)
     if start is not None:
         keep &= frame["timestamp"] >= _utc(start)
     if end is not None:
-        keep &= frame["timestamp"] < _utc(end)
+        keep &= frame["timestamp"] <= _utc(end)
     if not keep.any():
         raise DataError(f"{name} has no bars from ingest.start = {start} to ingest.end = {end}")
     return frame[keep].reset_index(drop=True)

@@ -17,9 +17,11 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
-from tradeloop.bars import Times, to_times
 from tradeloop.errors import ConfigError
+
+Times = NDArray[np.datetime64]  # UTC
 
 DAY = timedelta(days=1)
 FX_ZONE = ZoneInfo("America/New_York")
@@ -81,7 +83,7 @@ def _exchange(calendar: str, start: pd.Timestamp, end: pd.Timestamp) -> pd.DataF
         exchange = get_calendar(calendar, start=start, end=end)
     schedule = exchange.schedule[["open", "close", "break_start", "break_end"]]
     index = pd.DatetimeIndex(schedule.index).as_unit("us")
-    columns = {name: to_times(column) for name, column in schedule.items()}
+    columns = {name: times.dt.tz_convert(None).astype("datetime64[us]") for name, times in schedule.items()}
     return pd.DataFrame(columns, index=index)
 
 

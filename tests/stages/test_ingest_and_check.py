@@ -120,7 +120,7 @@ def test_another_market_leaves_nothing_of_the_one_before(layout: Layout, paramet
 
 
 def test_start_and_end_cut_by_the_close(layout: Layout, parameters: Parameters) -> None:
-    params = parameters("us_daily", ingest={"start": "2010-01-04", "end": "2011-12-30T21:00:00+00:00"})
+    params = parameters("us_daily", ingest={"start": "2010-01-04", "end": "2011-12-29T21:00:00+00:00"})
     ingest(layout, params)
     bars = pd.read_parquet(layout.raw / "bars" / "IBM.parquet")["timestamp"]
     assert (str(bars.iloc[0]), str(bars.iloc[-1])) == ("2010-01-04 21:00:00+00:00", "2011-12-29 21:00:00+00:00")
