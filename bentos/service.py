@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import signal
 from pathlib import Path
 
 import bentoml
@@ -52,21 +53,31 @@ class Tradeloop:
         params = load_params(layout.params if layout.params.is_file() else ROOT / "params.yaml")
         self._engine = app.state.engine = Engine(layout, params, baked=BAKED if BAKED.is_dir() else None)
         self._watch: asyncio.Task[None] | None = None
+        self._orphan: asyncio.Task[None] | None = None
 
     @bentoml.on_startup
     async def start(self) -> None:
         """Begin to load; the server listens meanwhile and says that it is not ready."""
         self._watch = asyncio.create_task(self._engine.run())
+        self._orphan = asyncio.create_task(_stop_with(os.getppid()))
 
     @bentoml.on_shutdown
     async def stop(self) -> None:
         """Stop watching; let what is being written finish."""
-        if self._watch is not None:
-            self._watch.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._watch
+        for task in (self._watch, self._orphan):
+            if task is not None:
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await task
         await asyncio.to_thread(self._engine.close)
 
     async def __is_ready__(self) -> bool:
         """Whether the champion, its features and the database are there."""
         return self._engine.ready
+
+
+async def _stop_with(supervisor: int) -> None:
+    """End this worker once its supervisor is gone: it would hold the port, and the next start would fail."""
+    while os.getppid() == supervisor:
+        await asyncio.sleep(0.5)
+    os.kill(os.getpid(), signal.SIGTERM)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections import Counter
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,6 +21,8 @@ from tradeloop.schema import Schema
 from tradeloop.state.database import Database, PredictionRow
 from tradeloop.state.feast_views import FEATURE_TIME, PROJECT
 
+_NEWEST = 1000
+
 
 @dataclass(frozen=True)
 class OnlineState:
@@ -35,7 +38,7 @@ def status(as_json: Json = False) -> None:
     layout, params = project()
     with opened(layout, params) as (database, registry):
         champion = registry.champion()
-        counts = _prediction_counts(database, params.market)
+        predictions = _predictions(database, params.market)
         name = database.name
     schema = _schema(layout)
     online = online_state(layout, params, schema) if schema else None
@@ -51,7 +54,7 @@ def status(as_json: Json = False) -> None:
                 "online_store": {"type": params.serving.online_store, **(asdict(online) if online else {})},
                 "database": name,
                 "gate": verdict,
-                "predictions": counts,
+                "predictions": predictions,
             }
         )
         return
@@ -66,8 +69,8 @@ def status(as_json: Json = False) -> None:
     facts.append(("schema", f"{schema.hash[:12]}, {len(schema)} features" if schema else "none: run `make repro`"))
     facts.append(("online store", _online_text(online, params)))
     facts.append(("database", name))
-    total = sum(counts.values())
-    facts.append(("predictions", f"{total}" + "".join(f", {n} {what}" for what, n in sorted(counts.items()))))
+    verdicts = ", ".join(f"{count} {verdict}" for verdict, count in sorted(predictions["newest"].items()))
+    facts.append(("predictions", f"{predictions['total']}" + (f"; the newest: {verdicts}" if verdicts else "")))
     show_facts(facts)
 
 
@@ -173,12 +176,15 @@ def _online_text(online: OnlineState | None, params: Params) -> str:
     )
 
 
-def _prediction_counts(database: Database, market: str) -> dict[str, int]:
-    """Return how many predictions were logged, by verdict."""
+def _predictions(database: Database, market: str) -> dict[str, Any]:
+    """Return how many predictions were logged, and the verdicts of the newest ones: a count of all would read all."""
     table = PredictionRow.__table__
-    query = select(table.c.verdict, func.count()).where(table.c.market == market).group_by(table.c.verdict)
+    newest = select(table.c.market, table.c.verdict).order_by(table.c.id.desc()).limit(_NEWEST).subquery()
+    recent = select(newest.c.verdict).where(newest.c.market == market)
     with database.read() as connection:
-        return {verdict: int(count) for verdict, count in connection.execute(query)}
+        total = connection.execute(select(func.count()).where(table.c.market == market)).scalar() or 0
+        verdicts = Counter(connection.execute(recent).scalars())
+    return {"total": int(total), "newest": dict(verdicts)}
 
 
 def _schema(layout: Layout) -> Schema | None:

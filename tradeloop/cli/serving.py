@@ -184,13 +184,13 @@ def _answer_row(entry: dict[str, Any]) -> tuple[Any, ...]:
     if entry["status"] != 200:
         return (entry["symbol"], "unknown", *(None,) * 5, entry["error"], None)
     p_up = None if entry["p_up"] is None else f"{entry['p_up']:.3f}"
-    forecasts = [_interval(entry[name]) for name in ("expected_return", "expected_range")]
+    forecasts = (_interval(entry["expected_return"], "+.4f"), _interval(entry["expected_range"], ".4f"))
     why, at = ", ".join(entry["reasons"]) or None, day_and_time(entry["as_of"])
     return (entry["symbol"], entry["verdict"], entry["side"], p_up, *forecasts, at, why, entry["prediction_id"])
 
 
-def _interval(forecast: dict[str, float | None]) -> str | None:
+def _interval(forecast: dict[str, float | None], form: str) -> str | None:
     value, low, high = forecast["value"], forecast["low"], forecast["high"]
     if value is None or low is None or high is None:
         return None
-    return f"{value:+.4f} [{low:+.4f}, {high:+.4f}]"
+    return f"{value:{form}} [{low:{form}}, {high:{form}}]"

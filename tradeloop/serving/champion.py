@@ -19,7 +19,7 @@ from tradeloop.schema import Schema
 
 log = logging.getLogger(__name__)
 
-RETRY_SECONDS = 5.0
+RETRY_SECONDS = 2.0
 """A champion that was refused is tried again after this long."""
 
 Source = Literal["registry", "bento"]

@@ -36,6 +36,8 @@ log = logging.getLogger(__name__)
 WATCH_SECONDS = 0.1
 """How often the registry is asked whether there is a new champion."""
 _RETRY_SECONDS = 1.0
+_BUSY_SECONDS = 1.0
+"""A database that another process holds for longer is an answer 503, before BentoML's own timeout of two seconds."""
 _INLINE = 32
 """Up to this many symbols are answered on the event loop's own thread."""
 
@@ -166,7 +168,7 @@ class Engine:
             self._unready = ""
 
     def _open(self) -> _Parts:
-        database = Database.open(database_url(self._layout, self._params))
+        database = Database.open(database_url(self._layout, self._params), busy_timeout=_BUSY_SECONDS)
         try:
             features = FeatureReader(self._layout, self._params)
             registry = Registry(database, self._params.market)
