@@ -28,7 +28,8 @@ IR_VERSION = 9
 def from_forest(forest: Any, width: int, *, base: float) -> onnx.ModelProto:
     """Convert a fitted scikit-learn forest regressor of `width` features, and add `base` to its forecasts.
 
-    Its thresholds must be representable as float32 (see `random_forest`), else rows at a threshold may change sides.
+    scikit-learn compares float32 features with float64 thresholds; skl2onnx rounds these down to float32, so that every
+    row keeps its side.
     """
     from skl2onnx import to_onnx
     from skl2onnx.common.data_types import FloatTensorType

@@ -48,8 +48,6 @@ class RandomForest(Model[RandomForestParams]):
             random_state=self.seed,
             n_jobs=_FIT_JOBS,
         ).fit(x, y - self._centre)
-        for tree in self._forest.estimators_:
-            _round_thresholds(tree.tree_.threshold)
         self._forest.n_jobs = 1  # the order in which threads add up trees would show in the last digits
 
     def _predict(self, x: Features) -> NDArray[Any]:
@@ -60,15 +58,3 @@ class RandomForest(Model[RandomForestParams]):
         from tradeloop.models.onnx import from_forest, save
 
         save(from_forest(self._forest, self.width, base=self._centre), folder / f"{self.target}.onnx", self.width)
-
-
-def _round_thresholds(threshold: Floats) -> None:
-    """Round thresholds down to float32, in place.
-
-    scikit-learn compares float32 features with float64 midpoints, ONNX with float32 ones. ``x ≤ t`` says the same of
-    every float32 x if t is rounded *down*; rounded to the nearest it may reach the x above.
-    """
-    rounded = threshold.astype(np.float32)
-    above = rounded > threshold
-    rounded[above] = np.nextafter(rounded[above], np.float32(-np.inf))
-    threshold[:] = rounded
