@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import hashlib
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
+import pandas as pd
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from tradeloop.bundle import Bundle, write_bundle
+from tradeloop.atomic import write_bytes, write_json, write_parquet
+from tradeloop.bundle import FORECASTS, Bundle, write_bundle
 from tradeloop.config import MODELS, TARGETS, Labels, Target
+from tradeloop.ensemble import Ensemble
+from tradeloop.layout import Layout
 from tradeloop.manifest import Facts, Thresholds
 from tradeloop.schema import Schema
+from tradeloop.splits import Fold, write_splits
 
+REPOSITORY = Path(__file__).resolve().parents[1]
 MARKET = "us_daily"
 SYMBOLS = ("AAPL", "IBM", "MSFT", "GOOG")
 NAMES = ("ret_1", "ret_5", "vol_20", "volume_ratio", "gap", "weekday")
@@ -130,3 +136,57 @@ def tiny_bundle(
         metrics={"direction": {"auc": 0.55}},
         gate={"verdict": "pass" if passed else "fail", "reasons": [], "targets": {}},
     )
+
+
+def tiny_pipeline(layout: Layout, *, seed: int = 0, passed: bool = True, note: float = 0.5) -> None:
+    """Write what every stage before `package` leaves: 60 bars of four symbols, trained members, stack, reports.
+
+    `seed` picks the members, `note` goes into metrics.json; another of either makes another bundle. The service's
+    code is that of this repository.
+    """
+    schema = tiny_schema()
+    for name in ("tradeloop", "bentos"):
+        if not (layout.root / name).exists():
+            (layout.root / name).symlink_to(REPOSITORY / name)
+    if not layout.params.exists():
+        layout.params.write_bytes((REPOSITORY / "params.yaml").read_bytes())
+    frame = _matrix_frame(schema)
+    write_parquet(layout.training / "matrix.parquet", frame)
+    schema.save(layout.training / "schema.json")
+    schema.save(layout.store / "schema.json")
+    half = len(frame) // 2
+    first = Fold(0, np.arange(half // 2), np.arange(half // 2, half))
+    write_splits(layout, [first], Fold(-1, np.arange(half), np.arange(half, len(frame))))
+    graphs, spec = tiny_graphs(len(schema), seed), tiny_spec(schema)
+    for name, graph in graphs.items():
+        write_bytes(layout.models / "trained" / name, graph)
+    write_json(layout.models / "stack" / "stack.json", spec)
+    _write_reports(layout, frame, Ensemble.load(graphs, spec), passed=passed, note=note)
+    for symbol, rows in frame.groupby("symbol"):
+        features = rows[["symbol", "timestamp"]].assign(created=rows["timestamp"], **{n: rows[n] for n in schema.names})
+        write_parquet(layout.features / f"{symbol}.parquet", features.reset_index(drop=True))
+
+
+def _matrix_frame(schema: Schema) -> pd.DataFrame:
+    days = pd.date_range(NOW - timedelta(days=59), NOW, freq="D").as_unit("us")
+    keys = [(day, symbol) for day in days for symbol in sorted(SYMBOLS)]
+    x = tiny_rows(len(keys), len(schema), seed=5)
+    frame = pd.DataFrame({"symbol": [symbol for _, symbol in keys], "timestamp": [day for day, _ in keys]})
+    frame["timestamp"] = frame["timestamp"].dt.as_unit("us")
+    frame["label_end"] = frame["timestamp"] + pd.Timedelta(days=1)
+    frame = pd.concat([frame, pd.DataFrame(x, columns=list(schema.names))], axis=1)
+    returns = 0.01 * x[:, 0].astype(np.float64)
+    labels = {"direction": (returns > 0).astype(np.float64), "return": returns}
+    return frame.assign(**labels, range=-4.5 + 0.1 * x[:, 1].astype(np.float64))
+
+
+def _write_reports(layout: Layout, frame: pd.DataFrame, ensemble: Ensemble, *, passed: bool, note: float) -> None:
+    holdout = np.arange(len(frame) // 2, len(frame))
+    forecast = ensemble.forecast(frame[list(ensemble.names)].to_numpy(dtype=np.float32)[holdout])
+    columns = {name: getattr(forecast, name) for name in FORECASTS}
+    write_parquet(layout.reports / "holdout.parquet", pd.DataFrame({"row": holdout.astype(np.int64), **columns}))
+    write_json(layout.reports / "metrics.json", {"direction": {"auc": note}})
+    reasons = [] if passed else [{"target": "range", "check": "r2", "ok": False, "text": "range R² .1 is below .2"}]
+    targets = {target: {"edge_proven": proven} for target, proven in PROVEN.items()}
+    verdict = "pass" if passed else "fail"
+    write_json(layout.reports / "gate.json", {"verdict": verdict, "reasons": reasons, "targets": targets})

@@ -67,7 +67,8 @@ class BundleStore:
         """Store a bundle and return its tag; what an interrupted attempt left, or someone edited, is replaced."""
         tag = self.tag(files.hash)
         with file_lock(self._layout.bentoml / ".lock"):
-            if not self.has(files.hash):
+            described = (self.folder(files.hash).parent / "model.yaml").is_file()
+            if not (described and self.has(files.hash)):
                 with bentoml_home(self._layout) as staging:
                     self._make(files, staging)
                     install(staging / self.name, self._models, files.hash[:VERSION_LENGTH])
