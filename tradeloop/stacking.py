@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 Members = Mapping[str, Floats]
 _SCALES: Mapping[Target, str] = {"return": "range", "range": "none"}
+_SLACK = 1e-9  # (1 - .9) / 2 is a little less than .05
 MIN_ROWS = 100  # with fewer, weights stay equal and probabilities as they are
 PLATT_PRECISION = np.array([1 / 0.5**2, 1 / 0.05**2])  # of slope and intercept, see `fit_calibrator`
 
@@ -174,9 +175,10 @@ def fit_conformal(scale: str, residual: Floats, log_range: Floats, *, coverage: 
     """
     scores = np.sort(residual / np.exp(log_range) if scale == "range" else residual)
     n, tail = len(scores), (1.0 - coverage) / 2
-    low, high = int(np.floor((n + 1) * tail)), int(np.ceil((n + 1) * (1.0 - tail)))
-    if low < 1 or high > n:
-        needed = int(np.ceil(1.0 / tail)) - 1
+    low = int(np.floor((n + 1) * tail + _SLACK))
+    high = n + 1 - low
+    if low < 1:
+        needed = int(np.ceil(1.0 / tail - _SLACK)) - 1
         raise ModelError(f"intervals of coverage {coverage} need at least {needed} out-of-fold rows, got {n}")
     return {"scale": scale, "low": float(scores[low - 1]), "high": float(scores[high - 1])}
 
