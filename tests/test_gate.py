@@ -186,6 +186,11 @@ class TestWhatIsNotThereFails:
         assert ("all", "controls") in failed(decide(put(honest(), [], "controls"), DEFAULTS))
         assert ("all", "controls") in failed(decide(put(honest(), KeyError, "controls"), DEFAULTS))
 
+    @pytest.mark.parametrize("passed", [None, "yes", 1, KeyError])
+    def test_a_control_that_does_not_say_that_it_passed(self, passed: Any) -> None:
+        control = put(honest()["controls"][0], passed, "passed")
+        assert failed(decide(put(honest(), [control], "controls"), DEFAULTS)) == [("all", "control_shuffled_labels")]
+
     def test_an_edge_that_is_not_a_plain_true_is_not_proven(self) -> None:
         for value in ("yes", 1, None):
             verdict = decide(put(honest(), value, "targets", "range", "edge", "proven"), DEFAULTS)

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from tradeloop.metrics import classification, financial, regression
+from tradeloop.metrics import calibration, classification, financial, regression
 from tradeloop.metrics.base import Metric
 from tradeloop.metrics.bootstrap import Bootstrap, Interval, stationary_index
 
@@ -62,6 +62,31 @@ class TestBootstrap:
         mixed = Bootstrap(timestamp[shuffled], **settings).interval(classification.auc, label[shuffled], p[shuffled])
         assert straight.value == pytest.approx(mixed.value)
         assert straight.low == pytest.approx(mixed.low)
+
+    def test_rows_and_series_are_drawn_alike(self) -> None:
+        series = np.random.default_rng(0).exponential(size=50)
+        bootstrap = Bootstrap(np.arange(50), block=5, count=40, confidence=0.95, seed=3)
+        of_rows = bootstrap.replicates(regression.mae, series, np.zeros(50))
+        np.testing.assert_allclose(of_rows, bootstrap.replicates(MEAN, series))
+
+    def test_a_score_that_resampling_raises_is_moved_back_to_the_sample(self) -> None:
+        rng = np.random.default_rng(0)
+        p = rng.uniform(0.4, 0.6, 500)
+        label = (rng.random(500) < p).astype(float)
+        bootstrap = Bootstrap(np.arange(500), block=2, count=300, confidence=0.95, seed=3)
+        raw = bootstrap.replicates(calibration.ece, label, p)
+        interval = bootstrap.interval(calibration.ece, label, p)
+        assert raw.mean() > interval.value + 0.01
+        assert 0 <= interval.low < interval.value < interval.high < np.quantile(raw, 0.975)
+
+    def test_gain_is_the_share_of_the_loss_that_is_saved(self) -> None:
+        rng = np.random.default_rng(0)
+        actual, noise = rng.normal(size=(2, 200))
+        bootstrap = Bootstrap(np.arange(200), block=2, count=300, confidence=0.95, seed=3)
+        ours, theirs = (bootstrap.score(regression.rmse, actual, actual + scale * noise) for scale in (1.0, 2.0))
+        gain = ours.gain(theirs, power=2).interval
+        np.testing.assert_allclose([gain.value, gain.low, gain.high], 0.75)
+        assert theirs.gain(ours).interval.value == pytest.approx(-1.0)
 
     def test_the_same_seed_gives_the_same_interval_and_another_seed_another(self) -> None:
         values = np.random.default_rng(0).normal(size=100)
