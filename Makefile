@@ -14,7 +14,7 @@ export DVC_STUDIO_OFFLINE := true
 export FEAST_USAGE := False
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help install repro test lint format serve services services-stop lock dvc-deps bench clean
+.PHONY: help install repro test lint format serve services services-stop lock docs dvc-deps clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -61,6 +61,9 @@ lock: $(STAMP)  ## resolve the lock file again, and the Bento's part of it
 	@$(BIN)/uv pip compile -q pyproject.toml --extra dev --python-version 3.11 --no-annotate --no-header | sed 's/+cpu$$//' > requirements.lock.new
 	@mv requirements.lock.new requirements.lock
 	@$(BIN)/uv pip compile -q bentos/requirements.in -c requirements.lock --python-version 3.11 --no-annotate --no-header > bentos/requirements.txt
+
+docs: $(STAMP)  ## write docs/features.md from the feature registry
+	@$(BIN)/python -m tests.generated_docs
 
 dvc-deps: $(STAMP)  ## write each stage's code dependencies into dvc.yaml from its imports
 	@$(BIN)/python -m tests.closure --write
