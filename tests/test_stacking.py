@@ -47,6 +47,24 @@ def test_a_harmful_member_gets_nothing_and_no_weight_is_negative() -> None:
     assert found["good"] > 1
 
 
+def test_convex_weights_are_the_best_of_all_convex_weights() -> None:
+    rng = np.random.default_rng(13)
+    actual = rng.normal(size=400)
+    shared = rng.normal(size=400)
+    columns = [actual + shared, actual + 2 * shared + 0.5 * rng.normal(size=400), actual + 3 * rng.normal(size=400)]
+    assert np.linalg.lstsq(np.column_stack(columns), actual)[0].min() < -0.1  # unbounded, one would be negative
+    found = weights(fit_weights("identity", dict(zip("abc", columns, strict=True)), actual, l2=0.0))
+    grid = np.linspace(0, 1, 101)
+    errors = {
+        (a, b): float(((a * columns[0] + b * columns[1] + (1 - a - b) * columns[2] - actual) ** 2).mean())
+        for a in grid
+        for b in grid
+        if a + b <= 1 + 1e-9
+    }
+    best = min(errors, key=lambda key: errors[key])
+    assert (found["a"], found["b"]) == pytest.approx(best, abs=0.011)
+
+
 def test_log_odds_weights_find_the_planted_ones() -> None:
     rng = np.random.default_rng(2)
     z = rng.normal(size=(100_000, 2))

@@ -147,8 +147,8 @@ class Ensemble:
             raise ValueError(f"features must be float32 (n, {len(self.names)}), got {x.dtype} {x.shape}")
         whole = np.asarray(np.isfinite(x).all(axis=1))
         if whole.all():
-            return self._apply(self._members(np.ascontiguousarray(x)))
-        return _spread(self._apply(self._members(np.ascontiguousarray(x[whole]))), whole)
+            return self._apply(self._members(x))
+        return _spread(self._apply(self._members(x[whole])), whole)
 
     def _members(self, x: NDArray[np.float32]) -> dict[Target, dict[str, Floats]]:
         feed = {"features": x}

@@ -221,11 +221,10 @@ def fit_stack(matrix: Matrix, oof: OutOfFold, folds: Sequence[Fold], holdout: Fo
 
 
 def _known(oof: OutOfFold, fold: Fold, rows: int) -> Mask:
-    """Return which out-of-fold rows lie in earlier folds and may train before `fold`."""
+    """Return which out-of-fold rows `fold` may train on: those of earlier folds that purge and embargo leave."""
     trains = np.zeros(rows, dtype=bool)
     trains[fold.train] = True
-    known: Mask = trains[oof.row] & ((oof.fold < fold.number) | (fold.number < 0))
-    return known
+    return trains[oof.row]
 
 
 def _at(members: Members, rows: Mask) -> dict[str, Floats]:
