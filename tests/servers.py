@@ -12,6 +12,7 @@ import sys
 import time
 import warnings
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Self
 
@@ -68,6 +69,17 @@ class Home:
         return kept | extra | {"FEAST_USAGE": "False"}
 
 
+def write_features(home: Home, newest: datetime = NOW) -> None:
+    """Write `DAYS` daily feature rows of each symbol, the last one at `newest`."""
+    for number, symbol in enumerate(SYMBOLS):
+        times = pd.date_range(end=newest, periods=DAYS, freq="D").as_unit("us")
+        rows = pd.DataFrame(tiny_rows(DAYS, seed=number), columns=list(NAMES))
+        rows.insert(0, "created", times)
+        rows.insert(0, "timestamp", times)
+        rows.insert(0, "symbol", symbol)
+        write_parquet(home.layout.features / f"{symbol}.parquet", rows)
+
+
 def make_home(root: Path, **facts: Any) -> Home:
     """Build the project; `facts` go into the bundles' manifests."""
     root.mkdir(parents=True)
@@ -75,13 +87,7 @@ def make_home(root: Path, **facts: Any) -> Home:
     home = Home(root)
     schema = tiny_schema()
     schema.save(home.layout.store / "schema.json")
-    for number, symbol in enumerate(SYMBOLS):
-        times = pd.date_range(end=NOW, periods=DAYS, freq="D").as_unit("us")
-        rows = pd.DataFrame(tiny_rows(DAYS, seed=number), columns=list(NAMES))
-        rows.insert(0, "created", times)
-        rows.insert(0, "timestamp", times)
-        rows.insert(0, "symbol", symbol)
-        write_parquet(home.layout.features / f"{symbol}.parquet", rows)
+    write_features(home)
     store = BundleStore(home.layout, home.params)
     database = home.database()
     registry = Registry(database, home.params.market)

@@ -75,7 +75,7 @@ def test_killed_under_load_nothing_answered_is_lost_and_the_next_start_repairs_t
         assert (200, 503) in server.seen  # alive, and honest about not being ready
         answer = Answer.model_validate(server.predict(*SYMBOLS).json())
         assert all(entry.status == 200 and entry.p_up is not None for entry in answer.predictions)
-        assert "lacks AAPL, MSFT of schema" in server.output
+        assert "lacked AAPL, MSFT of schema" in server.output
         assert set(answered) < _ids(home)
         server.process.kill()  # the supervisor alone: its worker must not go on holding the port
         deadline = time.monotonic() + 20

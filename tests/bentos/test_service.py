@@ -285,7 +285,7 @@ def test_an_online_store_deleted_under_the_service_is_filled_again(server: Serve
         path.unlink()
     entries = server.predict(*SYMBOLS).json()["predictions"]
     assert [entry["reasons"] for entry in entries if entry["p_up"] is None] == []
-    assert "the online store lacks" in server.output
+    assert "the online store lacked" in server.output
 
 
 def event_count(home: Home) -> int:
@@ -297,3 +297,29 @@ def force_promote(home: Home, number: int) -> None:
     database = home.database()
     Registry(database, home.params.market).promote(home.hashes[number], actor="test", reason="again", force=True)
     database.close()
+
+
+def test_the_command_line_asks_the_service(
+    server: Server, home: Home, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from tradeloop.cli import main
+
+    monkeypatch.setenv("TRADELOOP_HOME", str(home.root))
+    monkeypatch.setenv("TRADELOOP_URL", server.url)
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.argv", ["tradeloop", "predict", *arguments])
+        try:
+            main()
+        except SystemExit as end:
+            return int(end.code or 0), *capsys.readouterr()
+        return 0, *capsys.readouterr()
+
+    status, out, _ = run("AAPL", "IBM", "--json")
+    assert status == 0
+    assert [entry.symbol for entry in Answer.model_validate_json(out).predictions] == ["AAPL", "IBM"]
+    status, out, _ = run("AAPL", "NOPE")
+    assert status == 1
+    assert "market us_daily has no symbol 'NOPE'" in out
+    status, out, err = run("AAPL", "AAPL")
+    assert (status, out, err) == (1, "", "tradeloop: symbols may name each symbol once, got 'AAPL' 2 times\n")

@@ -62,18 +62,23 @@ class Engine:
     ----------
     baked
         The Bento's own bundle, or None; it serves until the registry has a champion.
+    telemetry
+        Where to count; by default in the worker's metrics.
     """
 
-    def __init__(self, layout: Layout, params: Params, *, baked: Path | None = None) -> None:
+    def __init__(
+        self, layout: Layout, params: Params, *, baked: Path | None = None, telemetry: Telemetry | None = None
+    ) -> None:
         self._layout = layout
         self._params = params
         self._baked = baked
         self._max_age = parse_interval(params.active.max_age)
-        self._telemetry = Telemetry()
+        self._telemetry = telemetry or Telemetry()
         self._control = ThreadPoolExecutor(1, thread_name_prefix="control")
         self._bulk = ThreadPoolExecutor(1, thread_name_prefix="bulk")
         self._parts: _Parts | None = None
         self._unready = "the service is starting"
+        self._began = False
 
     @property
     def ready(self) -> bool:
@@ -165,7 +170,7 @@ class Engine:
             gc.freeze()
         if self._unready:
             log.info("ready: market %s, model %s", self._params.market, champion.version)
-            self._unready = ""
+            self._unready, self._began = "", True
 
     def _open(self) -> _Parts:
         database = Database.open(database_url(self._layout, self._params), busy_timeout=_BUSY_SECONDS)
@@ -206,7 +211,7 @@ class Engine:
     def _serving(self) -> tuple[_Parts, Champion]:
         parts = self._started()
         champion = parts.holder.current
-        if champion is None:
+        if champion is None or not self._began:
             raise RequestError(503, self._unready)
         return parts, champion
 

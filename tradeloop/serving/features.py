@@ -40,6 +40,7 @@ class FeatureReader:
         self._last_bar: datetime | None = None
         self._tried: dict[str, float] = {}
         self._noted = 0.0
+        self._outcome = ""
         live = params.active.clock == "live"
         self.clock: Clock = LiveClock() if live else ReplayClock(self._newest)
 
@@ -82,18 +83,23 @@ class FeatureReader:
             )
 
     def repair(self, schema: Schema) -> None:
-        """Fill what is missing from the offline files; what cannot be filled is logged and stays missing."""
+        """Fill what is missing from the offline files; what cannot be filled is logged (once) and stays missing."""
+        outcome = ""
         try:
             missing = self._store.missing(schema)
             if missing:
-                log.warning("the online store lacks %s of schema %s: filling", _few(missing), schema.hash[:12])
-                log.warning("filled in %d rows", self._store.fill(schema))
+                filled = self._store.fill(schema)
+                outcome = (
+                    f"the online store lacked {_few(missing)} of schema {schema.hash[:12]}: filled {filled} rows in"
+                )
                 missing = self._store.missing(schema)
         except (SchemaMismatch, StoreError) as error:
-            log.error("the online store cannot be filled: %s", error)
-            missing = self._symbols
+            outcome, missing = f"the online store cannot be filled: {error}", self._symbols
         if missing:
             self._tried[schema.hash] = time.monotonic()
+        if outcome and not (missing and outcome == self._outcome):
+            log.warning("%s", outcome)
+        self._outcome = outcome
 
     def may_repair(self, schema: Schema) -> bool:
         """Return whether the last attempt that failed to complete the store is long enough ago for another one."""

@@ -7,35 +7,43 @@ in its workers: build `Telemetry` there, not at import.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tradeloop.predictor import Prediction
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
 
 _LOG_BUCKETS = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0)
 _AGE_BUCKETS = (60, 300, 900, 3600, 4 * 3600, 86_400, 2 * 86_400, 5 * 86_400, 10 * 86_400, 30 * 86_400)
 
 
 class Telemetry:
-    """Counters and histograms of one worker."""
+    """Counters and histograms of one worker.
 
-    def __init__(self) -> None:
-        from prometheus_client import Counter, Gauge, Histogram
+    Parameters
+    ----------
+    registry
+        Where they are registered; by default where BentoML looks for them.
+    """
 
+    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+        from prometheus_client import REGISTRY, Counter, Gauge, Histogram
+
+        to: Any = {"registry": registry or REGISTRY}
         self._predictions = Counter(
-            "tradeloop_predictions", "Predictions answered, all of them logged", ["model", "verdict"]
+            "tradeloop_predictions", "Predictions answered, all of them logged", ["model", "verdict"], **to
         )
-        self._unknown = Counter("tradeloop_unknown_symbols", "Symbols asked for that the market does not have")
+        self._unknown = Counter("tradeloop_unknown_symbols", "Symbols asked for that the market does not have", **to)
         self._champion = Gauge(
-            "tradeloop_champion", "1 for the model that serves", ["model", "source"], multiprocess_mode="livemax"
+            "tradeloop_champion", "1 for the model that serves", ["model", "source"], multiprocess_mode="livemax", **to
         )
-        self._refused = Counter("tradeloop_swaps_refused", "Champions that could not be swapped in")
-        self._log_seconds = Histogram(
-            "tradeloop_log_seconds", "From handing predictions to the log until they are durable", buckets=_LOG_BUCKETS
-        )
-        self._log_failures = Counter("tradeloop_log_failures", "Requests not answered because the log failed")
-        self._age = Histogram(
-            "tradeloop_feature_age_seconds", "Age of the features used, on the market's clock", buckets=_AGE_BUCKETS
-        )
+        self._refused = Counter("tradeloop_swaps_refused", "Champions that could not be swapped in", **to)
+        handed = "From handing predictions to the log until they are durable"
+        self._log_seconds = Histogram("tradeloop_log_seconds", handed, buckets=_LOG_BUCKETS, **to)
+        self._log_failures = Counter("tradeloop_log_failures", "Requests not answered because the log failed", **to)
+        age = "Age of the features used, on the market's clock"
+        self._age = Histogram("tradeloop_feature_age_seconds", age, buckets=_AGE_BUCKETS, **to)
         self._verdicts: dict[tuple[str, str], Any] = {}
         self._serving: Any = None
 
