@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -209,10 +210,33 @@ def test_threads_share_one_instance(store: OnlineStore, schema: Schema) -> None:
     assert store.read(["A"], schema).vectors[0, 0] == 59
 
 
+def test_no_row_is_written_between_another_writers_look_and_its_write(
+    store: OnlineStore, schema: Schema, layout: Layout, online_params: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The writer of an old row looks, and dawdles; the newer row must wait for it, or be seen by it."""
+    slow, looked = OnlineStore(layout, online_params), threading.Event()
+    look = slow._stored
+
+    def look_and_dawdle(*arguments: Any) -> Any:
+        seen = look(*arguments)
+        looked.set()
+        time.sleep(0.5)
+        return seen
+
+    monkeypatch.setattr(slow, "_stored", look_and_dawdle)
+    older = threading.Thread(target=slow.write, args=(["A"], rows(("2020-01-01", [1, 1, 1])), schema))
+    older.start()
+    assert looked.wait(10)
+    store.write(["A"], rows(("2020-01-02", [2, 2, 2])), schema)
+    older.join()
+    assert store.read(["A"], schema).vectors[0, 0] == 2
+
+
 WRITER = """
 import sys
 import numpy as np
 from pathlib import Path
+from typing import Any
 from tradeloop.config import Params
 from tradeloop.layout import Layout
 from tradeloop.schema import Schema
@@ -329,6 +353,7 @@ SERVER = """
 import sys
 import numpy as np
 from pathlib import Path
+from typing import Any
 from tradeloop.config import load_params
 from tradeloop.layout import Layout
 from tradeloop.schema import Schema

@@ -68,7 +68,8 @@ def asof_join(
     found = (
         wanted.drop_nulls([_TIME, *keys])
         .sort(_TIME)
-        # both sides are sorted by time as a whole; polars cannot check that group by group
+        # Both sides are sorted by time as a whole (polars cannot check that group by group); of several rows that
+        # became known at one moment polars takes the last, which has the highest rank.
         .join_asof(in_force, left_on=_TIME, right_on=_KNOWN, by=list(keys), strategy="backward", check_sortedness=False)
     )
     if ttl:
@@ -90,7 +91,6 @@ def _in_force(rows: pl.DataFrame, keys: Sequence[str], stamps: Sequence[str]) ->
         )
         .sort(_KNOWN, maintain_order=True)
         .with_columns(pl.col(_RANK).cum_max().over(keys))
-        .unique([*keys, _KNOWN], keep="last", maintain_order=True)
     )
 
 
