@@ -164,3 +164,69 @@ def test_feasts_command_line_applies_the_same(layout: Layout, params: Params, sc
     listed = feast(layout.root, "feature-views", "list")
     assert schema.scalar_view in listed.stdout
     assert schema.vector_view in listed.stdout
+
+
+IMPORTS = """
+import sys
+import typeguard
+checked = typeguard.typechecked
+from tradeloop.state.feast_import import import_feast
+import_feast()
+import_feast()
+import feast
+assert typeguard.typechecked is checked
+assert "torch" not in sys.modules
+import torch
+assert torch.tensor([1.0]).sum() == 1
+"""
+
+
+def test_importing_feast_leaves_typeguard_and_torch_as_they_were() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", IMPORTS],
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_point_in_time_joins_of_both_views(layout: Layout, params: Params, schema: Schema, write_features) -> None:
+    import pandas as pd
+
+    frame = write_features("A", ["2020-01-01", "2020-01-02"])
+    store = open_store(layout, params, schema)
+    entities = pd.DataFrame(
+        {"symbol": ["A", "A", "B"], "event_timestamp": pd.to_datetime(["2020-01-02", "2020-01-01", "2020-01-02"])}
+    )
+    scalars = store.get_historical_features(entities, [f"{schema.scalar_view}:{name}" for name in schema.names])
+    vector = store.get_historical_features(
+        entities, [f"{schema.vector_view}:{name}" for name in (VECTOR, FEATURE_TIME)]
+    )
+    expected = frame.loc[[1, 0], list(schema.names)]
+    assert scalars.to_df().loc[:1, list(schema.names)].to_numpy().tolist() == expected.to_numpy().tolist()
+    assert scalars.to_df().loc[2, list(schema.names)].isna().all()
+    answer = vector.to_arrow()
+    assert answer.column(VECTOR).to_pylist() == [*expected.to_numpy().tolist(), None]
+    assert answer.column(FEATURE_TIME).to_pylist() == [1577923200000000, 1577836800000000, None]
+
+
+def test_the_store_stage_writes_the_same_bytes_again(layout: Layout, params: Params) -> None:
+    from stages.store import store
+    from tradeloop.features import schema_for
+
+    outputs = [layout.store / "schema.json", layout.store / "views.json"]
+    store(layout, params)
+    first = [path.read_bytes() for path in outputs]
+    shutil.rmtree(layout.live)
+    store(layout, params)
+    assert [path.read_bytes() for path in outputs] == first
+    schema = schema_for(params)
+    assert Schema.load(outputs[0]) == schema
+    views = json.loads(first[1])["views"]
+    applied = open_store(layout, params, schema)
+    for name, declared in views.items():
+        view = applied.get_feature_view(name)
+        assert [field.name for field in view.features] == declared["columns"]
+        assert view.online == declared["online"]

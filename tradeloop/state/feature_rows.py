@@ -36,8 +36,11 @@ class OnlineRows:
     @classmethod
     def of(cls, vectors: NDArray[np.float32], feature_time: Times) -> OnlineRows:
         """Return rows with `found` worked out: a row that is NaN throughout holds nothing to predict from."""
-        found = ~np.isnat(feature_time) & ~np.isnan(vectors).all(axis=1)
-        return cls(np.where(found[:, None], vectors, np.float32(np.nan)), np.where(found, feature_time, NAT), found)
+        found = ~(np.isnat(feature_time) | np.isnan(vectors).all(axis=1))
+        if not found.all():
+            vectors = np.where(found[:, None], vectors, np.float32(np.nan))
+            feature_time = np.where(found, feature_time, NAT)
+        return cls(vectors, feature_time, found)
 
     @classmethod
     def empty(cls, rows: int, features: int) -> OnlineRows:
