@@ -149,7 +149,8 @@ def _range(evaluation: Json, params: Gate) -> Iterator[Reason]:
             text = f"range RMSE against {name} is missing"
             yield Reason("range", f"baseline_{name}", None, 0.0, False, text)
         else:
-            text = f"range RMSE minus that of {name} is {value:+.4f}, {'' if low > 0 else 'not '}proven to be worse"
+            verdict = "proven to be worse" if low > 0 else "not worse"
+            text = f"range RMSE minus that of baseline {name} is {value:+.4f}, {verdict}"
             yield Reason("range", f"baseline_{name}", value, 0.0, low <= 0, text)
 
 
