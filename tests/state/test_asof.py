@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 
 from tradeloop.atomic import write_parquet
 from tradeloop.errors import StoreError
+from tradeloop.state.feast_import import import_feast
 
 START = pd.Timestamp("2020-01-01", tz="UTC")
 OURS = "tradeloop.state.asof.AsOfOfflineStore"
@@ -47,6 +48,7 @@ def repo(tmp_path: Path) -> Callable[..., Any]:
     """Build a store with `offline_store` of the type given; files are `first.parquet` and `second.parquet`."""
 
     def build(kind: str, ttl: timedelta = timedelta(0), **options: Any) -> Any:
+        import_feast()
         from feast import Entity, FeatureStore, FeatureView, Field, FileSource, RepoConfig, ValueType
         from feast.types import Float32, String
 

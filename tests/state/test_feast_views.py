@@ -27,9 +27,9 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 def test_views_hold_the_schema_in_its_order(schema: Schema) -> None:
+    scalars, vector = (make(schema, timedelta(days=10)) for make in (scalar_view, vector_view))
     from feast.types import Array, Float32, Int64
 
-    scalars, vector = (make(schema, timedelta(days=10)) for make in (scalar_view, vector_view))
     assert (scalars.name, vector.name) == (schema.scalar_view, schema.vector_view)
     assert [(field.name, field.dtype) for field in scalars.features] == [
         *((name, Float32) for name in schema.names),
@@ -44,11 +44,12 @@ def test_views_hold_the_schema_in_its_order(schema: Schema) -> None:
 
 
 def test_the_yaml_says_what_the_code_says(layout: Layout, params: Params, tmp_path: Path) -> None:
+    built = feast_config(layout, params)
     from feast.repo_config import load_repo_config
 
     folder = tmp_path / "feature_repo"
     shutil.copytree(REPOSITORY / "feature_repo", folder, ignore=shutil.ignore_patterns("__pycache__"))
-    said, built = load_repo_config(folder, folder / "feature_store.yaml"), feast_config(layout, params)
+    said = load_repo_config(folder, folder / "feature_store.yaml")
     for name in ("project", "provider", "entity_key_serialization_version", "offline_store", "repo_path"):
         assert getattr(said, name) == getattr(built, name), name
     for block in ("registry", "online_store"):

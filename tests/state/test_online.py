@@ -418,6 +418,15 @@ class TestHistory:
         write_features("A", ["2020-01-01"], offset=7)
         assert store.history(["A"], schema, datetime(2021, 1, 1)).vectors[0, 0] == 7
 
+    def test_a_new_file_and_a_new_schema_are_noticed(self, store, schema, write_features, layout) -> None:
+        write_features("A", ["2020-01-01"])
+        assert store.history(["B"], schema, datetime(2021, 1, 1)).found.tolist() == [False]
+        write_features("B", ["2020-01-01"])
+        assert store.history(["B"], schema, datetime(2021, 1, 1)).found.tolist() == [True]
+        Schema(schema.market, schema.names, "0" * 64).save(layout.store / "schema.json")
+        with pytest.raises(SchemaMismatch):
+            store.history(["B"], schema, datetime(2021, 1, 1))
+
     def test_a_broken_file_is_one_line(self, store, schema, write_features, layout) -> None:
         write_features("A", ["2020-01-01"])
         (layout.features / "A.parquet").write_bytes(b"PAR1")

@@ -59,10 +59,6 @@ class AsOfJob(RetrievalJob):  # type: ignore[misc]  # Feast has no types
         del timeout
         return self._query()
 
-    def _to_df_internal(self, timeout: int | None = None) -> pd.DataFrame:
-        frame: pd.DataFrame = self._to_arrow_internal(timeout).to_pandas()
-        return frame
-
     @property
     def full_feature_names(self) -> bool:
         """Whether a feature's column carries its view's name."""

@@ -57,6 +57,7 @@ class OfflineRows:
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
         self._read = functools.lru_cache(maxsize=_CACHED_SYMBOLS)(_read_version)
+        self._list = functools.lru_cache(maxsize=1)(_list_version)
 
     def symbols(self, schema: Schema) -> list[str]:
         """Return the symbols that have a file, sorted.
@@ -68,12 +69,15 @@ class OfflineRows:
         SchemaMismatch
             They were made under another schema.
         """
-        declared = self._layout.store / "schema.json"
-        found = sorted(path.stem for path in self._layout.features.glob("*.parquet"))
-        if not found or not declared.is_file():
-            raise StoreError(f"{self._layout.features} holds no features: run the pipeline up to its store stage first")
-        schema.require(Schema.load(declared).hash, what=str(self._layout.features))
-        return found
+        folder, declared = self._layout.features, self._layout.store / "schema.json"
+        try:
+            found, made_under = self._list(folder, declared, folder.stat().st_mtime_ns, declared.stat().st_mtime_ns)
+        except FileNotFoundError:
+            found, made_under = (), ""
+        if not found:
+            raise StoreError(f"{folder} holds no features: run the pipeline up to its store stage first")
+        schema.require(made_under, what=str(folder))
+        return list(found)
 
     def newest(self, symbols: Sequence[str], schema: Schema) -> OnlineRows:
         """Return the newest row of each of `symbols` (which have files), with its time even if it is all NaN."""
@@ -93,14 +97,26 @@ class OfflineRows:
         for at, symbol in enumerate(symbols):
             if symbol not in known:
                 continue
-            stat = self._path(symbol).stat()
-            timeline = self._read(self._path(symbol), schema.names, stat.st_mtime_ns, stat.st_size)
+            timeline = self._timeline(self._path(symbol), schema.names)
             if (row := timeline.at(time)) is not None:
                 rows.vectors[at], rows.feature_time[at] = timeline.vectors[row], timeline.event[row]
         return OnlineRows.of(rows.vectors, rows.feature_time)
 
+    def _timeline(self, path: Path, names: tuple[str, ...]) -> Timeline:
+        try:
+            version = path.stat()
+        except FileNotFoundError:
+            raise StoreError(f"{path} is being replaced") from None
+        return self._read(path, names, version.st_mtime_ns, version.st_size)
+
     def _path(self, symbol: str) -> Path:
         return self._layout.features / f"{symbol}.parquet"
+
+
+def _list_version(folder: Path, declared: Path, *version: int) -> tuple[tuple[str, ...], str]:
+    """Return the symbols that have a file, sorted, and the hash of the schema that they were made under."""
+    del version
+    return tuple(sorted(path.stem for path in folder.glob("*.parquet"))), Schema.load(declared).hash
 
 
 def _read_version(path: Path, names: tuple[str, ...], *version: int) -> Timeline:
