@@ -118,15 +118,17 @@ def run(kind: str, reads: int) -> list[dict[str, Any]]:
     return results
 
 
-def redis_is_up() -> bool:
-    """Return whether the project's Redis answers; its database 15 is this benchmark's."""
+def redis_client() -> Any:
+    """Return a client of the project's Redis, if that answers; its database 15 is this benchmark's."""
     import redis
 
     host, _, port = load_params(ROOT / "params.yaml").serving.redis_url.partition(":")
+    client = redis.Redis(host=host, port=int(port), db=15)
     try:
-        return bool(redis.Redis(host=host, port=int(port)).ping())
+        client.ping()
     except redis.RedisError:
-        return False
+        return None
+    return client
 
 
 def main() -> None:
@@ -136,8 +138,9 @@ def main() -> None:
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
     results = run("sqlite", arguments.reads)
-    if redis_is_up():
+    if client := redis_client():
         results += run("redis", arguments.reads)
+        client.flushdb()
     if arguments.json:
         print(json.dumps(results, indent=2))
         return
