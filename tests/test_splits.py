@@ -40,7 +40,9 @@ def panels(draw: st.DrawFn) -> tuple[Times, Times]:
     horizon = draw(st.integers(1, 5))
     rows = []
     for symbol in range(draw(st.integers(1, 3))):
-        present = draw(st.lists(st.booleans(), min_size=len(bars), max_size=len(bars))) if symbol else [True] * len(bars)
+        present = (
+            draw(st.lists(st.booleans(), min_size=len(bars), max_size=len(bars))) if symbol else [True] * len(bars)
+        )
         own = bars[np.array(present)]
         rows += [(own[i], own[i + horizon]) for i in range(len(own) - horizon)]
     rows.sort()
