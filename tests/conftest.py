@@ -36,8 +36,8 @@ ENVIRONMENT = {
     "BENTOML_DO_NOT_TRACK": "True",
     "FEAST_USAGE": "False",
     # The same tree at the same date is the same commit, so that two clones record the same revision.
-    "GIT_AUTHOR_DATE": "2020-01-01T00:00:00Z",
-    "GIT_COMMITTER_DATE": "2020-01-01T00:00:00Z",
+    "GIT_AUTHOR_DATE": "1577836800 +0000",
+    "GIT_COMMITTER_DATE": "1577836800 +0000",
     "GIT_AUTHOR_NAME": "tradeloop tests",
     "GIT_AUTHOR_EMAIL": "tests@tradeloop.invalid",
     "GIT_COMMITTER_NAME": "tradeloop tests",
@@ -112,15 +112,17 @@ def shared_folder(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> P
 @pytest.fixture(scope="session")
 def finished_project(shared_folder: Path) -> Project:
     """Return a clone in which `dvc repro` has run once; tests must leave it as they found it."""
-    target = shared_folder / "finished"
-    with FileLock(f"{target}.lock"):
-        if not (target / "done").exists():
-            shutil.rmtree(target, ignore_errors=True)
+    base = shared_folder / "finished"
+    target, trace = base / "project", base / "trace"
+    with FileLock(f"{base}.lock"):
+        if not (base / "done").exists():
+            shutil.rmtree(base, ignore_errors=True)
+            trace.mkdir(parents=True)
             project = clone(target)
-            (target / "repro.log").write_text(project.run("dvc", "repro").stdout)
+            project.run("dvc", "repro", PYTHONPATH=str(ROOT / "tests" / "tracing"), TRADELOOP_TRACE=str(trace))
             project.run("git", "add", "-A")
             project.run("git", "commit", "-qm", "Run the pipeline")
-            (target / "done").touch()
+            (base / "done").touch()
     return Project(target)
 
 

@@ -73,8 +73,8 @@ class TestRerun:
         difference = json.loads(project.run("dvc", "params", "diff", "--json").stdout)
         assert difference["params.yaml"]["train.xgboost.max_depth"] == {"old": 3, "new": 4}
         after = json.loads(project.run("tradeloop", "models", "--json").stdout)
-        champions = [m for m in after["models"] if m["state"] == "production"]
-        assert champions == [m for m in json.loads(served)["models"] if m["state"] == "production"]
+        champions = [m for m in after["models"] if m["state"] == "champion"]
+        assert champions == [m for m in json.loads(served)["models"] if m["state"] == "champion"]
 
     def test_metrics_and_plots_are_declared(self, project: Project) -> None:
         metrics = json.loads(project.run("dvc", "metrics", "show", "--json").stdout)
