@@ -76,7 +76,7 @@ class RandomForestParams(Block):
     max_depth: Count = 8
     min_samples_leaf: Count = 40
     max_features: Share = 0.2
-    max_samples: Share = 0.4
+    max_samples: Share = 0.3
 
 
 class XGBoostParams(Block):

@@ -29,7 +29,7 @@ class RandomForest(Model[RandomForestParams]):
         "n_estimators": Whole(50, 400),
         "max_depth": Whole(3, 14),
         "min_samples_leaf": Whole(10, 200, log=True),
-        "max_features": Real(0.05, 0.6),
+        "max_features": Real(0.05, 0.4),
         "max_samples": Real(0.1, 0.9),
     }
 
