@@ -6,7 +6,9 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
 
 from tradeloop.clock import Clock, LiveClock, ReplayClock
 from tradeloop.config import Params
@@ -21,6 +23,8 @@ REPAIR_SECONDS = 30.0
 """A store that could not be completed is not tried again for this long."""
 LAST_BAR_SECONDS = 5.0
 _CHUNK = 256
+_NO_BAR = int(np.iinfo(np.int64).min)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True)
@@ -37,7 +41,7 @@ class FeatureReader:
     def __init__(self, layout: Layout, params: Params) -> None:
         self._store = OnlineStore(layout, params)
         self._symbols = params.active.symbols
-        self._last_bar: datetime | None = None
+        self._last_bar = _NO_BAR  # microseconds since 1970
         self._tried: dict[str, float] = {}
         self._noted = 0.0
         self._outcome = ""
@@ -75,7 +79,7 @@ class FeatureReader:
             There is no row of any symbol, and none to fill in.
         """
         self.repair(schema)
-        self._last_bar = None
+        self._last_bar = _NO_BAR
         if not self._find_last_bar(schema):
             raise StoreError(
                 f"the online store has no features of schema {schema.hash[:12]}: run `tradeloop publish` in a project "
@@ -126,16 +130,15 @@ class FeatureReader:
         return found
 
     def _note(self, rows: OnlineRows) -> None:
-        times = rows.feature_time[rows.found]
-        if len(times):
-            newest = times.max().astype("datetime64[us]").astype(datetime).replace(tzinfo=UTC)
-            if self._last_bar is None or newest > self._last_bar:
-                self._last_bar = newest
+        """Let a replayed market's clock advance to the newest of `rows`; NaT is the smallest integer."""
+        newest = int(rows.feature_time.view(np.int64).max(initial=_NO_BAR))
+        if newest > self._last_bar:
+            self._last_bar = newest
 
     def _newest(self) -> datetime:
-        if self._last_bar is None:
+        if self._last_bar == _NO_BAR:
             raise StoreError("a replayed market's clock stands at its last bar, and the online store holds no bar")
-        return self._last_bar
+        return _EPOCH + timedelta(microseconds=self._last_bar)
 
 
 def _few(symbols: Sequence[str]) -> str:
