@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from tradeloop.predictor import Prediction
+if TYPE_CHECKING:
+    from tradeloop.predictor import Prediction
 
 
 class _Answer(BaseModel):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hmac
 import os
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 from fastapi import FastAPI, Request, Response
@@ -19,7 +19,6 @@ from starlette.exceptions import HTTPException
 
 from tradeloop.errors import StoreError, TradeloopError
 from tradeloop.serving.answers import Answer, Failure, ModelsAnswer, SwapAnswer
-from tradeloop.serving.engine import Engine
 from tradeloop.serving.requests import (
     MAX_BODY,
     PredictRequest,
@@ -28,6 +27,9 @@ from tradeloop.serving.requests import (
     RollbackRequest,
     parse,
 )
+
+if TYPE_CHECKING:  # BentoML's supervisor imports this module too, and has no use for models and databases
+    from tradeloop.serving.engine import Engine
 
 TOKEN_VARIABLE = "TRADELOOP_TOKEN"
 
