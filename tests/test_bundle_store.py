@@ -135,7 +135,8 @@ class TestBento:
         assert {SERVICE, "params.yaml", "bentos/requirements.txt", "tradeloop/predictor.py"} <= files
         assert Bundle.load(folder / "src" / "bundle", expect=bundle.hash).hash == bundle.hash
         assert not [name for name in files if name.endswith((".pyc", ".pkl", ".parquet"))]
-        assert f"tag: {tag}" in (folder / "bento.yaml").read_text()
+        described = (folder / "bento.yaml").read_text()
+        assert f"version: {bundle.version}\n" in described and "market: us_daily" in described
         size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
         assert size < 1_000_000
 

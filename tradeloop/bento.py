@@ -136,7 +136,6 @@ def _build(staging: Path, content: Mapping[str, bytes], *, tag: str, labels: Map
                 include=sorted(content),
                 python={"requirements_txt": REQUIREMENTS, "lock_packages": False},
                 docker={"python_version": "3.11"},
-                models=[tag],
                 build_ctx=str(context),
                 _bento_store=BentoStore(staging / "bentos"),
             )

@@ -69,7 +69,7 @@ def test_the_bento_serves_from_its_own_folder_with_its_own_requirements(tmp_path
     for module in HEAVY:
         assert subprocess.run([python, "-c", f"import {module}"], capture_output=True).returncode == 1, module
     home = data_only(tmp_path / "home")
-    command = (str(python), "-m", "bentoml", "serve", "bentos.service:Tradeloop", "--working-dir", str(bento / "src"))
+    command = (str(python), "-m", "bentoml", "serve", str(bento))
     with Server(home, *command, "--host", "127.0.0.1", cwd=tmp_path, PYTHONPATH="") as server:
         server.wait_ready()
         answer = Answer.model_validate(server.predict(*SYMBOLS).json())
