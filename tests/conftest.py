@@ -44,6 +44,9 @@ ENVIRONMENT = {
     "GIT_COMMITTER_EMAIL": "tests@tradeloop.invalid",
 }
 NOT_INHERITED = ("TRADELOOP_HOME", "TRADELOOP_DATABASE_URL", "TRADELOOP_TOKEN", "BENTOML_HOME", "DVC_EXP_NAME")
+# `make` and operators set some of these: no test may touch the project that they point to.
+for _name in NOT_INHERITED:
+    os.environ.pop(_name, None)
 
 
 @dataclass(frozen=True)
@@ -54,11 +57,10 @@ class Project:
 
     def run(self, *command: str, check: bool = True, **environment: str) -> subprocess.CompletedProcess[str]:
         """Run a command in the clone; with `check`, a failure shows what was printed."""
-        inherited = {k: v for k, v in os.environ.items() if k not in NOT_INHERITED}
         done = subprocess.run(
             command,
             cwd=self.root,
-            env=inherited | ENVIRONMENT | environment,
+            env=os.environ | ENVIRONMENT | environment,
             capture_output=True,
             text=True,
             check=False,
