@@ -134,3 +134,8 @@ def project(finished_project: Project, tmp_path: Path) -> Project:
     target = tmp_path / "project"
     shutil.copytree(finished_project.root, target, symlinks=True)
     return Project(target)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the tests of the whole pipeline: they take longest, and the other workers fill the time."""
+    items.sort(key=lambda item: not any(mark.args == ("pipeline",) for mark in item.iter_markers("xdist_group")))
