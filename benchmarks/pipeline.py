@@ -31,7 +31,7 @@ def stage_commands(folder: Path) -> list[tuple[str, str]]:
         import networkx
 
         order = networkx.topological_sort(repo.index.graph.reverse())
-        return [(stage.addressing, stage.cmd) for stage in order if stage.cmd]
+        return [(stage.name, stage.cmd) for stage in order if stage.cmd]
 
 
 def measure(command: str, folder: Path) -> dict[str, float]:
