@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,9 @@ from typing import Any
 import pytest
 import yaml
 from filelock import FileLock
+
+from tests.databases import KINDS, fresh_url
+from tradeloop.state.database import Database
 
 ROOT = Path(__file__).resolve().parents[1]
 # The same stages on the same real data, with less work in each.
@@ -134,6 +137,21 @@ def project(finished_project: Project, tmp_path: Path) -> Project:
     target = tmp_path / "project"
     shutil.copytree(finished_project.root, target, symlinks=True)
     return Project(target)
+
+
+@pytest.fixture(params=KINDS)
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """Return an empty database's url, once of each kind."""
+    with fresh_url(request.param, tmp_path) as made:
+        yield made
+
+
+@pytest.fixture
+def database(url: str) -> Iterator[Database]:
+    """Return an empty database, once of each kind."""
+    opened = Database.open(url)
+    yield opened
+    opened.close()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -15,17 +15,10 @@ from sqlalchemy import func, select, text
 
 from tests.bundles import NOW
 from tests.conftest import ROOT
-from tests.databases import KINDS, fresh_url
 from tradeloop.errors import StoreError
 from tradeloop.prediction_log import PredictionLog, pack, read_prediction, unpack
 from tradeloop.predictor import Prediction, new_ids
 from tradeloop.state.database import Database, PredictionRow
-
-
-@pytest.fixture(params=KINDS)
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    with fresh_url(request.param, tmp_path) as made:
-        yield made
 
 
 @pytest.fixture

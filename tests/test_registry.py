@@ -4,7 +4,6 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from hypothesis import strategies as st
 from sqlalchemy import insert
 
 from tests.conftest import ROOT
-from tests.databases import KINDS, fresh_url
+from tests.databases import fresh_url
 from tradeloop.errors import RegistryError
 from tradeloop.lifecycle import Lifecycle
 from tradeloop.registry import Registry
@@ -22,19 +21,6 @@ from tradeloop.state.database import Database, ModelEventRow
 
 A, B, C, D = (letter * 64 for letter in "abcd")
 WHY = {"actor": "tester", "reason": "because"}
-
-
-@pytest.fixture(params=KINDS)
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    with fresh_url(request.param, tmp_path) as made:
-        yield made
-
-
-@pytest.fixture
-def database(url: str) -> Iterator[Database]:
-    opened = Database.open(url)
-    yield opened
-    opened.close()
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@ from __future__ import annotations
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
@@ -12,24 +11,10 @@ from sqlalchemy import insert, inspect, select, text
 from sqlalchemy.exc import StatementError
 
 from tests.conftest import ROOT
-from tests.databases import KINDS, fresh_url
 from tradeloop.config import Params
 from tradeloop.errors import StoreError
 from tradeloop.layout import Layout
 from tradeloop.state.database import REVISION, URL_VARIABLE, Database, ModelEventRow, database_url
-
-
-@pytest.fixture(params=KINDS)
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    with fresh_url(request.param, tmp_path) as made:
-        yield made
-
-
-@pytest.fixture
-def database(url: str) -> Iterator[Database]:
-    opened = Database.open(url)
-    yield opened
-    opened.close()
 
 
 def event(**changes: object) -> dict[str, object]:
