@@ -137,6 +137,10 @@ class TestBento:
         assert not [name for name in files if name.endswith((".pyc", ".pkl", ".parquet"))]
         described = (folder / "bento.yaml").read_text()
         assert f"version: {bundle.version}\n" in described and "market: us_daily" in described
+        assert (folder / "env/docker/Dockerfile").read_text().count("FROM python:3.11-slim") == 1
+        installed = {line.split("==")[0] for line in (folder / "env/python/requirements.txt").read_text().split()}
+        assert "onnxruntime" in installed
+        assert not installed & {"torch", "scikit-learn", "xgboost-cpu", "xgboost", "dvc", "optuna"}
         size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
         assert size < 1_000_000
 
