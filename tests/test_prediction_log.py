@@ -18,7 +18,8 @@ from tests.conftest import ROOT
 from tradeloop.errors import StoreError
 from tradeloop.prediction_log import PredictionLog, pack, read_prediction, unpack
 from tradeloop.predictor import Prediction, new_ids
-from tradeloop.state.database import Database, PredictionRow
+from tradeloop.state.database import Database
+from tradeloop.state.tables import PredictionRow
 
 
 @pytest.fixture

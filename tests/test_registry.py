@@ -17,7 +17,8 @@ from tests.databases import fresh_url
 from tradeloop.errors import RegistryError
 from tradeloop.lifecycle import Lifecycle
 from tradeloop.registry import Registry
-from tradeloop.state.database import Database, ModelEventRow
+from tradeloop.state.database import Database
+from tradeloop.state.tables import ModelEventRow
 
 A, B, C, D = (letter * 64 for letter in "abcd")
 WHY = {"actor": "tester", "reason": "because"}

@@ -16,7 +16,8 @@ from tradeloop.errors import BundleError, StoreError
 from tradeloop.prediction_log import PredictionLog
 from tradeloop.predictor import Predictor
 from tradeloop.replay import replay
-from tradeloop.state.database import Database, PredictionRow
+from tradeloop.state.database import Database
+from tradeloop.state.tables import PredictionRow
 
 
 @dataclass(frozen=True)

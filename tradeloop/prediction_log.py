@@ -19,13 +19,15 @@ from sqlalchemy import PoolProxiedConnection, insert, select
 
 from tradeloop.errors import StoreError
 from tradeloop.predictor import Prediction
-from tradeloop.state.database import Database, PredictionRow
+from tradeloop.state.database import Database
+from tradeloop.state.tables import PredictionRow
 
 _TABLE = PredictionRow.__table__
 _MOST_WAITING = 200_000
 _SAME_NAMES = (
     *("id", "market", "symbol", "asked_at", "feature_time", "max_age", "model", "schema_hash", "clock", "verdict"),
     *("p_up", "ret", "ret_low", "ret_high", "range", "range_low", "range_high"),
+    *("side", "edge", "arm", "answered", "parent", "latency", "adaptation"),
 )
 
 Batch = tuple[Sequence[Prediction], "Future[None]"]

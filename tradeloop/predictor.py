@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from tradeloop.bundle import FORECASTS, Bundle
 
 Verdict = Literal["trade", "abstain"]
+Arm = Literal["champion", "shadow", "canary", "ab"]
 Reason = Literal[
     "schema_mismatch",
     "missing_features",
@@ -81,6 +82,12 @@ class Prediction:
         Expected gross edge of that side, a log return.
     features
         The row that was used, float32 (d,); for the log.
+    arm, answered, parent
+        Whether it answers the bot, or only watches; `parent` is then the id of the prediction that did answer.
+    latency
+        Milliseconds from question to forecast.
+    adaptation
+        The snapshot of online adaptation that was applied, None for the bundle as it was packaged.
     """
 
     id: str | None
@@ -106,6 +113,11 @@ class Prediction:
     range_high: float | None = None
     side: Literal["long", "short"] | None = None
     edge: float | None = None
+    arm: Arm = "champion"
+    answered: bool = True
+    parent: str | None = None
+    latency: float | None = None
+    adaptation: str | None = None
 
     @property
     def feature_age(self) -> float | None:

@@ -11,7 +11,8 @@ from sqlalchemy import Connection, func, insert, select
 
 from tradeloop.errors import RegistryError
 from tradeloop.lifecycle import Kind, Lifecycle, ModelEvent, ModelRecord
-from tradeloop.state.database import Database, ModelEventRow
+from tradeloop.state.database import Database
+from tradeloop.state.tables import ModelEventRow
 
 VERSION_LENGTH = 12
 

@@ -14,7 +14,8 @@ from tests.conftest import ROOT
 from tradeloop.config import Params
 from tradeloop.errors import StoreError
 from tradeloop.layout import Layout
-from tradeloop.state.database import REVISION, URL_VARIABLE, Database, ModelEventRow, database_url
+from tradeloop.state.database import REVISION, URL_VARIABLE, Database, database_url
+from tradeloop.state.tables import ModelEventRow
 
 
 def event(**changes: object) -> dict[str, object]:
@@ -115,7 +116,8 @@ class TestTransactions:
         script = """
 import sys
 from sqlalchemy import func, insert, select
-from tradeloop.state.database import Database, ModelEventRow
+from tradeloop.state.database import Database
+from tradeloop.state.tables import ModelEventRow
 database = Database.open(sys.argv[1])
 for _ in range(25):
     with database.write("counter") as connection:

@@ -18,8 +18,9 @@ from tradeloop.config import Params
 from tradeloop.errors import DataError
 from tradeloop.layout import Layout
 from tradeloop.schema import Schema
-from tradeloop.state.database import Database, PredictionRow
+from tradeloop.state.database import Database
 from tradeloop.state.feast_views import FEATURE_TIME, PROJECT
+from tradeloop.state.tables import PredictionRow
 
 _NEWEST = 1000
 

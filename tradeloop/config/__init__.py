@@ -23,29 +23,42 @@ from tradeloop.config.blocks import (
     Tune,
     XGBoostParams,
 )
+from tradeloop.config.degradation import Degradation, Drift
+from tradeloop.config.loop import Adapt, Feedback, Loop, Paper, Retrain, Rollout, Triggers
 from tradeloop.config.market import FileMarket, Market, SyntheticMarket
+from tradeloop.config.outcomes import Outcomes, Performance
 from tradeloop.config.params import Params, load_params
 
 __all__ = [
     "MODELS",
     "TARGETS",
+    "Adapt",
     "Block",
     "Check",
     "Dataset",
+    "Degradation",
+    "Drift",
     "Evaluate",
     "Features",
+    "Feedback",
     "FileMarket",
     "Gate",
     "Ingest",
     "Labels",
+    "Loop",
     "MLPParams",
     "Market",
     "ModelName",
+    "Outcomes",
     "Package",
+    "Paper",
     "Params",
+    "Performance",
     "Publish",
     "RandomForestParams",
     "RangeBaseline",
+    "Retrain",
+    "Rollout",
     "Serving",
     "Split",
     "Stack",
@@ -53,6 +66,7 @@ __all__ = [
     "SyntheticMarket",
     "Target",
     "Train",
+    "Triggers",
     "Tune",
     "XGBoostParams",
     "load_params",

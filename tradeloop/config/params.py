@@ -26,8 +26,11 @@ from tradeloop.config.blocks import (
     Train,
     Tune,
 )
+from tradeloop.config.degradation import Degradation, Drift
 from tradeloop.config.explain import explain, nearest
+from tradeloop.config.loop import Adapt, Feedback, Loop, Paper, Retrain, Rollout, Triggers
 from tradeloop.config.market import Market
+from tradeloop.config.outcomes import Outcomes, Performance
 from tradeloop.errors import ConfigError
 
 
@@ -52,6 +55,17 @@ class Params(Block):
     package: Package = Package()
     publish: Publish = Publish()
     serving: Serving = Serving()
+    outcomes: Outcomes = Outcomes()
+    performance: Performance = Performance()
+    degradation: Degradation = Degradation()
+    drift: Drift = Drift()
+    loop: Loop = Loop()
+    triggers: Triggers = Triggers()
+    retrain: Retrain = Retrain()
+    rollout: Rollout = Rollout()
+    adapt: Adapt = Adapt()
+    feedback: Feedback = Feedback()
+    paper: Paper = Paper()
 
     @model_validator(mode="after")
     def _market_is_declared(self) -> Self:

@@ -8,24 +8,15 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import (
-    JSON,
-    BigInteger,
-    DateTime,
     Dialect,
-    Double,
     Engine,
-    Index,
     Insert,
-    Integer,
-    LargeBinary,
     PoolProxiedConnection,
     Select,
-    String,
     create_engine,
     event,
     insert,
@@ -34,102 +25,17 @@ from sqlalchemy import (
 )
 from sqlalchemy.engine import URL, Connection, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.sql.compiler import SQLCompiler
-from sqlalchemy.types import TypeDecorator
 
 from tradeloop.config import Params
 from tradeloop.errors import StoreError
 from tradeloop.layout import Layout
+from tradeloop.state.tables import Base, RevisionRow
 
 URL_VARIABLE = "TRADELOOP_DATABASE_URL"
 REVISION = "0001"
 
 _SQLITE_SETUP = ("PRAGMA journal_mode=WAL", "PRAGMA synchronous=FULL", "PRAGMA foreign_keys=ON")
-
-
-class UtcTime(TypeDecorator[datetime]):
-    """An aware UTC datetime, on databases with and without time zones."""
-
-    impl = DateTime(timezone=True)
-    cache_ok = True
-
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Refuse naive datetimes; hand UTC to the driver."""
-        if value is None:
-            return None
-        if value.tzinfo is None:
-            raise ValueError(f"a stored time must be aware, got {value}")
-        value = value.astimezone(UTC)
-        return value if dialect.name == "postgresql" else value.replace(tzinfo=None)
-
-    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Return an aware datetime in UTC."""
-        if value is None:
-            return None
-        return value.astimezone(UTC) if dialect.name == "postgresql" else value.replace(tzinfo=UTC)
-
-
-class Base(DeclarativeBase):
-    """Declares every table of the state database."""
-
-
-class PredictionRow(Base):
-    """One answered forecast with all that is needed to compute it again.
-
-    Returns are gross logs, ranges are fractions of price per bar; a forecast that was withheld is NULL throughout.
-    `asked_at` is the market's time, `logged_at` the wall's, `max_age` is in seconds.
-    """
-
-    __tablename__ = "predictions"
-    __table_args__ = (Index("predictions_symbol", "market", "symbol", "asked_at"),)
-
-    id: Mapped[str] = mapped_column(String(36), primary_key=True)
-    market: Mapped[str] = mapped_column(String(64))
-    symbol: Mapped[str] = mapped_column(String(32))
-    asked_at: Mapped[datetime] = mapped_column(UtcTime)
-    logged_at: Mapped[datetime] = mapped_column(UtcTime)
-    feature_time: Mapped[datetime | None] = mapped_column(UtcTime)
-    max_age: Mapped[float] = mapped_column(Double)
-    model: Mapped[str] = mapped_column(String(64))
-    schema_hash: Mapped[str] = mapped_column(String(64))
-    features: Mapped[bytes] = mapped_column(LargeBinary)
-    p_up: Mapped[float | None] = mapped_column(Double)
-    ret: Mapped[float | None] = mapped_column(Double)
-    ret_low: Mapped[float | None] = mapped_column(Double)
-    ret_high: Mapped[float | None] = mapped_column(Double)
-    range: Mapped[float | None] = mapped_column(Double)
-    range_low: Mapped[float | None] = mapped_column(Double)
-    range_high: Mapped[float | None] = mapped_column(Double)
-    verdict: Mapped[str] = mapped_column(String(16))
-    reasons: Mapped[list[str]] = mapped_column(JSON)
-    clock: Mapped[str] = mapped_column(String(16))
-
-
-class ModelEventRow(Base):
-    """One step in a model's life; rows are only ever appended."""
-
-    __tablename__ = "model_events"
-    __table_args__ = (Index("model_events_market", "market", "seq"),)
-
-    seq: Mapped[int] = mapped_column(BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True)
-    market: Mapped[str] = mapped_column(String(64))
-    time: Mapped[datetime] = mapped_column(UtcTime)
-    kind: Mapped[str] = mapped_column(String(16))
-    model: Mapped[str] = mapped_column(String(64))
-    version: Mapped[str] = mapped_column(String(64))
-    previous: Mapped[str | None] = mapped_column(String(64))
-    actor: Mapped[str] = mapped_column(String(64))
-    reason: Mapped[str] = mapped_column(String(2000))
-    evidence: Mapped[dict[str, Any]] = mapped_column(JSON)
-
-
-class RevisionRow(Base):
-    """Which revision of these tables the database has, where Alembic looks for it."""
-
-    __tablename__ = "alembic_version"
-
-    version_num: Mapped[str] = mapped_column(String(32), primary_key=True)
 
 
 def database_url(layout: Layout, params: Params) -> str:

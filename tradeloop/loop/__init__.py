@@ -1,0 +1,1 @@
+"""The loop: from evidence to decisions, retraining, proof, promotion and rollback."""

@@ -1,0 +1,93 @@
+"""What monitoring and loop know of a prediction and of how it ended."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+Status = Literal["resolved", "expired", "void"]
+Regime = Literal["low", "normal", "high", "unknown"]
+
+
+@dataclass(frozen=True, slots=True)
+class Logged:
+    """A prediction as it was logged; the columns of the table ``predictions``.
+
+    Attributes
+    ----------
+    model
+        Bundle hash.
+    arm, answered, parent
+        Whether it answered the bot (``champion``, ``canary``, ``ab``) or only watched (``shadow``, or any arm with
+        `answered` false, whose `parent` is the answered prediction of the same question).
+    p_up, ret, ret_low, ret_high, range, range_low, range_high
+        The forecasts; `ret` gross log, ranges as fractions of the price per bar. None where it was withheld.
+    latency
+        Milliseconds from question to forecast.
+    """
+
+    id: str
+    symbol: str
+    model: str
+    arm: str
+    answered: bool
+    parent: str | None
+    asked_at: datetime
+    feature_time: datetime | None
+    clock: str
+    verdict: str
+    p_up: float | None
+    ret: float | None
+    ret_low: float | None
+    ret_high: float | None
+    range: float | None
+    range_low: float | None
+    range_high: float | None
+    side: str | None
+    edge: float | None
+    latency: float | None
+    adaptation: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a prediction ended.
+
+    Attributes
+    ----------
+    seq
+        Position in the order in which outcomes were learned; grows, with gaps.
+    direction, ret, range
+        The labels, as `tradeloop.labels` defines them: 0 or 1, gross log return, natural log of the volatility per
+        bar. None unless `status` is ``resolved``.
+    regime
+        Volatility regime at the features' time.
+    revision
+        0 for the first outcome; a restatement of the bars behind it makes 1, 2, ...
+    """
+
+    seq: int
+    prediction_id: str
+    status: Status
+    reason: str | None
+    label_end: datetime | None
+    direction: float | None
+    ret: float | None
+    range: float | None
+    regime: Regime
+    revision: int
+    resolved_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """A prediction that was forecast (not withheld) and whose labels are known."""
+
+    prediction: Logged
+    outcome: Outcome
+
+    @property
+    def seq(self) -> int:
+        """Position of the outcome."""
+        return self.outcome.seq
