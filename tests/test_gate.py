@@ -131,6 +131,16 @@ class TestHonest:
         )
         assert verdict.targets["range"]["served_as"] == "forecast"
 
+    def test_what_is_not_proven_is_named(self) -> None:
+        checks = [
+            {"ok": True, "text": "AUC is above 0.5"},
+            {"ok": False, "text": "log loss is not proven to be below that of the majority class"},
+        ]
+        verdict = decide(put(honest(), checks, "targets", "direction", "edge", "checks"), DEFAULTS)
+        assert verdict.targets["direction"]["text"].endswith(
+            "; log loss is not proven to be below that of the majority class"
+        )
+
     def test_gate_json_can_be_written(self, tmp_path: Any) -> None:
         write_json(tmp_path / "gate.json", decide(honest(), DEFAULTS, champion()).as_dict())
         content = json.loads((tmp_path / "gate.json").read_text())

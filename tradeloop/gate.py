@@ -196,6 +196,7 @@ def _served(evaluation: Json, target: Target) -> dict[str, Any]:
     ends = [_clean(end) for end in edge.get("interval") or (None, None)]
     shown = "undefined" if value is None or None in ends else f"{value:.3f} [{ends[0]:.3f}, {ends[1]:.3f}]"
     served = "served, its edge is proven" if proven else "served as information only, no proven edge"
+    why = next((f"; {check['text']}" for check in edge.get("checks") or [] if check.get("ok") is not True), "")
     return {
         "edge_proven": proven,
         "metric": metric,
@@ -203,7 +204,7 @@ def _served(evaluation: Json, target: Target) -> dict[str, Any]:
         "interval": ends,
         "baseline": edge.get("baseline"),
         "served_as": "forecast" if proven else "information",
-        "text": f"{target} is {served}: {metric} {shown}",
+        "text": f"{target} is {served}: {metric} {shown}{why}",
     }
 
 
