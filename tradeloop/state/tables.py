@@ -240,6 +240,19 @@ class JobRow(Base):
     owner: Mapped[str | None] = mapped_column(String(128))
     result: Mapped[dict[str, Any] | None] = mapped_column(JSON)
     error: Mapped[str | None] = mapped_column(Text)
+    acknowledged_at: Mapped[datetime | None] = mapped_column(UtcTime)
+    acknowledged_by: Mapped[str | None] = mapped_column(String(64))
+
+
+class ScheduleRow(Base):
+    """When a periodic task of the loop last fell due and when it does next (the wall's time)."""
+
+    __tablename__ = "schedule"
+
+    market: Mapped[str] = mapped_column(String(64), primary_key=True)
+    task: Mapped[str] = mapped_column(String(64), primary_key=True)
+    last_at: Mapped[datetime | None] = mapped_column(UtcTime)
+    next_at: Mapped[datetime] = mapped_column(UtcTime)
 
 
 class ExperimentRow(Base):
