@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-import json
 import math
+import time
 import uuid
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -23,8 +23,9 @@ from tests.bundles import (
     tiny_schema,
     tiny_spec,
 )
-from tradeloop.bundle import Bundle, write_bundle
+from tradeloop.bundle import FORECASTS, Bundle, write_bundle
 from tradeloop.config import Labels
+from tradeloop.ensemble import Forecast
 from tradeloop.manifest import Thresholds
 from tradeloop.predictor import Prediction, Predictor, new_ids
 
@@ -166,9 +167,8 @@ class TestNoForecast:
     def withheld(self, answer: Prediction, reason: str) -> None:
         assert (answer.status, answer.verdict, answer.reasons) == ("ok", "abstain", (reason,))
         assert answer.id is not None
-        content = answer.to_dict()
-        for name in ("p_up", "expected_return", "expected_range", "expected_range_high", "expected_edge", "side"):
-            assert content[name] is None
+        for name in (*FORECASTS, "edge", "side"):
+            assert getattr(answer, name) is None
 
     @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
     def test_a_row_with_a_gap(self, bundle: Bundle, value: float) -> None:
@@ -232,13 +232,69 @@ class TestNoForecast:
         assert ask(bundle, (), stored(0)) == []
 
 
-class TestJson:
-    def test_an_answer_survives_it(self, bundle: Bundle) -> None:
-        rows = stored(2)
+@dataclass(frozen=True)
+class Shifted:
+    """An adaptation that raises every probability, and remembers which rows it saw."""
+
+    by: float
+    seen: list[NDArray[np.float32]]
+
+    def apply(self, forecast: Forecast, x: NDArray[np.float32], /) -> Forecast:
+        self.seen.append(x)
+        return replace(forecast, p_up=forecast.p_up + self.by)
+
+
+class TestAdaptation:
+    def test_is_applied_to_the_rows_that_are_forecast_and_named(self, bundle: Bundle) -> None:
+        rows = stored(3)
         rows.vectors[1] = np.nan
-        for answer in ask(bundle, SYMBOLS[:2], rows):
-            content = answer.to_dict()
-            assert json.loads(json.dumps(content, allow_nan=False)) == content
+        adaptation = Shifted(0.01, [])
+        adapted = Predictor(bundle, adaptation, "snapshot-1").predict(
+            SYMBOLS[:3], rows, now=NOW, max_age=WEEK, clock="replay"
+        )
+        plain = ask(bundle, SYMBOLS[:3], rows)
+        for i in (0, 2):
+            assert plain[i].p_up is not None and adapted[i].p_up == pytest.approx(plain[i].p_up + 0.01)
+        assert np.array_equal(adaptation.seen[0], rows.vectors[[0, 2]])
+        assert [answer.adaptation for answer in adapted] == ["snapshot-1"] * 3
+        assert [answer.adaptation for answer in plain] == [None] * 3
+
+    def test_comes_with_its_id(self, bundle: Bundle) -> None:
+        for parts in ((Shifted(0.0, []), None), (None, "snapshot-1")):
+            with pytest.raises(ValueError, match="come together"):
+                Predictor(bundle, *parts)
+
+
+class TestWatching:
+    def test_says_which_arm_and_whose_question(self, bundle: Bundle) -> None:
+        times = [NOW, NOW + timedelta(days=8)]
+        watched = Predictor(bundle).predict(
+            SYMBOLS[:2], stored(2), now=times, max_age=WEEK, clock="live", arm="shadow", parents=["one", "two"]
+        )
+        assert [(a.arm, a.answered, a.parent) for a in watched] == [("shadow", False, "one"), ("shadow", False, "two")]
+        assert [a.asked_at for a in watched] == times
+        assert [a.reasons[:1] for a in watched][1] == ("stale_features",) != watched[0].reasons[:1]
+        (answered,) = ask(bundle, SYMBOLS[:1], stored())
+        assert (answered.arm, answered.answered, answered.parent) == ("champion", True, None)
+
+    def test_takes_the_ids_that_it_is_given(self, bundle: Bundle) -> None:
+        made = Predictor(bundle).predict(
+            SYMBOLS[:2], stored(2), now=NOW, max_age=WEEK, clock="virtual", ids=["first", "second"]
+        )
+        assert [answer.id for answer in made] == ["first", "second"]
+
+    def test_counts_the_milliseconds_from_the_question(self, bundle: Bundle) -> None:
+        def latency(since: float | None) -> float | None:
+            (made,) = Predictor(bundle).predict(SYMBOLS[:1], stored(), now=NOW, max_age=WEEK, clock="live", since=since)
+            return made.latency
+
+        waited = latency(time.perf_counter() - 2.0)
+        assert waited is not None and 2000 <= waited < 4000
+        assert latency(None) is None
+
+    def test_a_time_each_or_one_for_all(self, bundle: Bundle) -> None:
+        with pytest.raises(ValueError, match="one for each of 2 symbols, got 1"):
+            Predictor(bundle).predict(SYMBOLS[:2], stored(2), now=[NOW], max_age=WEEK, clock="live")
 
 
 class TestIds:

@@ -27,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tradeloop.bundle import FORECASTS, Bundle
+from tradeloop.ensemble import Forecast
 
 Verdict = Literal["trade", "abstain"]
 Arm = Literal["champion", "shadow", "canary", "ab"]
@@ -60,6 +61,13 @@ class Rows(Protocol):
         """Whether the store has the symbol (n,)."""
 
 
+class Adapting(Protocol):
+    """A snapshot of online adaptation, see `tradeloop.adaptation`."""
+
+    def apply(self, forecast: Forecast, x: NDArray[np.float32], /) -> Forecast:
+        """Return what becomes of the forecasts of feature rows (n, d)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Prediction:
     """The answer for one symbol.
@@ -85,7 +93,7 @@ class Prediction:
     arm, answered, parent
         Whether it answers the bot, or only watches; `parent` is then the id of the prediction that did answer.
     latency
-        Milliseconds from question to forecast.
+        Milliseconds from question to forecast, None where nobody took the time.
     adaptation
         The snapshot of online adaptation that was applied, None for the bundle as it was packaged.
     """
@@ -124,33 +132,6 @@ class Prediction:
         """Seconds from the features' time to the time of the question."""
         return None if self.feature_time is None else (self.asked_at - self.feature_time).total_seconds()
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return what JSON can hold: times as ISO 8601, None where there is no number; without the features."""
-        return {
-            "id": self.id,
-            "market": self.market,
-            "symbol": self.symbol,
-            "status": self.status,
-            "verdict": self.verdict,
-            "reasons": list(self.reasons),
-            "side": self.side,
-            "p_up": self.p_up,
-            "expected_return": self.ret,
-            "expected_return_low": self.ret_low,
-            "expected_return_high": self.ret_high,
-            "expected_range": self.range,
-            "expected_range_low": self.range_low,
-            "expected_range_high": self.range_high,
-            "expected_edge": self.edge,
-            "as_of": None if self.feature_time is None else self.feature_time.isoformat(),
-            "feature_age_seconds": self.feature_age,
-            "asked_at": self.asked_at.isoformat(),
-            "clock": self.clock,
-            "model_version": self.version,
-            "model_hash": self.model,
-            "schema_hash": self.schema_hash,
-        }
-
 
 def new_ids(count: int) -> list[str]:
     """Return UUIDs of version 7 (RFC 9562), up to 16,384: they sort by the wall's millisecond, then by position."""
@@ -165,10 +146,22 @@ def new_ids(count: int) -> list[str]:
 
 
 class Predictor:
-    """Answers for one bundle; stateless, so any number of threads may share it."""
+    """Answers for one bundle; stateless, so any number of threads may share it.
 
-    def __init__(self, bundle: Bundle) -> None:
+    Parameters
+    ----------
+    bundle
+        The model.
+    adaptation, snapshot
+        A snapshot of online adaptation that is applied to every forecast, and its id; both or neither.
+    """
+
+    def __init__(self, bundle: Bundle, adaptation: Adapting | None = None, snapshot: str | None = None) -> None:
+        if (adaptation is None) != (snapshot is None):
+            raise ValueError("an adaptation and its snapshot's id come together")
         self.bundle = bundle
+        self.snapshot = snapshot
+        self._adaptation = adaptation
         manifest = bundle.manifest
         self._symbols = frozenset(manifest.symbols)
         self._threshold = manifest.thresholds.probability
@@ -178,7 +171,17 @@ class Predictor:
         self._mean_move = math.sqrt(2 * manifest.labels.horizon / math.pi)
 
     def predict(
-        self, symbols: Sequence[str], rows: Rows, *, now: datetime, max_age: timedelta, clock: str
+        self,
+        symbols: Sequence[str],
+        rows: Rows,
+        *,
+        now: datetime | Sequence[datetime],
+        max_age: timedelta,
+        clock: str,
+        arm: Arm = "champion",
+        parents: Sequence[str] | None = None,
+        since: float | None = None,
+        ids: Sequence[str] | None = None,
     ) -> list[Prediction]:
         """Answer for each of n symbols.
 
@@ -189,49 +192,60 @@ class Predictor:
         rows
             The store's rows for them, in their order.
         now
-            The market's time, aware.
+            The market's time, aware: one for all, or one for each.
         max_age
             Age above which a feature row is stale.
         clock
             Mode of the clock that `now` was read from; goes into the answer.
+        arm
+            What the model is to this question.
+        parents
+            For a model that only watches: the id of the answered prediction of each symbol.
+        since
+            `time.perf_counter` when the question came, for `latency`; None for no latency.
+        ids
+            The predictions' ids; by default new ones, which the wall's time and chance make.
         """
-        now = now.astimezone(UTC)
-        common = self._common(now, max_age, clock)
-        blocked = self._blocked(rows, now, max_age)
+        asked = _moments(now, len(symbols))
+        blocked = self._blocked(rows, asked, max_age)
         known = [symbol in self._symbols for symbol in symbols]
         usable = [i for i, reason in enumerate(blocked) if reason is None and known[i]]
         forecasts = iter(self._forecast(rows.vectors, usable))
+        common = self._common(max_age, clock) | {"arm": arm, "answered": parents is None}
+        common["latency"] = None if since is None else (time.perf_counter() - since) * 1e3
         times = rows.feature_time.astype("datetime64[us]").tolist()
         answers = []
-        for i, (symbol, new_id) in enumerate(zip(symbols, new_ids(len(symbols)), strict=True)):
+        for i, (symbol, new_id) in enumerate(zip(symbols, ids or new_ids(len(symbols)), strict=True)):
             decision: dict[str, Any] = {"id": new_id, "status": "ok", "verdict": "abstain", "reasons": (blocked[i],)}
             if not known[i]:
                 decision |= {"id": None, "status": "unknown_symbol", "reasons": ()}
             elif blocked[i] is None:
                 decision |= self._decide(next(forecasts))
-            at = times[i].replace(tzinfo=UTC) if times[i] else None
-            answers.append(Prediction(**common, symbol=symbol, feature_time=at, features=rows.vectors[i], **decision))
+            decision["asked_at"] = asked[i]
+            decision["feature_time"] = times[i].replace(tzinfo=UTC) if times[i] else None
+            decision["parent"] = parents[i] if parents else None
+            answers.append(Prediction(**common, symbol=symbol, features=rows.vectors[i], **decision))
         return answers
 
-    def _common(self, now: datetime, max_age: timedelta, clock: str) -> dict[str, Any]:
+    def _common(self, max_age: timedelta, clock: str) -> dict[str, Any]:
         """Return what all answers of a call have in common."""
         bundle = self.bundle
         return {
             "market": bundle.manifest.market,
-            "asked_at": now,
             "max_age": max_age.total_seconds(),
             "clock": clock,
             "model": bundle.hash,
             "version": bundle.version,
             "schema_hash": bundle.schema.hash,
+            "adaptation": self.snapshot,
         }
 
-    def _blocked(self, rows: Rows, now: datetime, max_age: timedelta) -> list[Reason | None]:
+    def _blocked(self, rows: Rows, asked: Sequence[datetime], max_age: timedelta) -> list[Reason | None]:
         """Return, for each row, why there can be no forecast from it."""
         if rows.vectors.ndim != 2 or rows.vectors.shape[1] != len(self.bundle.schema):
             return ["schema_mismatch"] * len(rows.found)
         times = rows.feature_time.astype("datetime64[us]")
-        age = np.datetime64(now.replace(tzinfo=None), "us") - times
+        age = np.array([moment.replace(tzinfo=None) for moment in asked], dtype="datetime64[us]") - times
         reasons = np.full(len(times), None, dtype=object)
         reasons[age > np.timedelta64(max_age)] = "stale_features"
         reasons[age < np.timedelta64(0, "us")] = "future_features"
@@ -243,7 +257,10 @@ class Predictor:
         """Return the numbers of each usable row, in their order; the range as a fraction."""
         if not usable:
             return []
-        forecast = self.bundle.forecast(vectors if len(usable) == len(vectors) else vectors[usable])
+        x = vectors if len(usable) == len(vectors) else vectors[usable]
+        forecast = self.bundle.forecast(x)
+        if self._adaptation is not None:
+            forecast = self._adaptation.apply(forecast, x)
         columns = [getattr(forecast, name).tolist() for name in FORECASTS[:4]]
         columns += [np.exp(getattr(forecast, name)).tolist() for name in FORECASTS[4:]]
         return [dict(zip(FORECASTS, row, strict=True)) for row in zip(*columns, strict=True)]
@@ -266,3 +283,12 @@ class Predictor:
         verdict: Verdict = "abstain" if reasons else "trade"
         side = "long" if sign > 0 else "short"
         return {**numbers, "side": side, "edge": edge, "verdict": verdict, "reasons": tuple(reasons)}
+
+
+def _moments(now: datetime | Sequence[datetime], count: int) -> list[datetime]:
+    """Return the time of each of `count` questions, in UTC."""
+    if isinstance(now, datetime):
+        return [now.astimezone(UTC)] * count
+    if len(now) != count:
+        raise ValueError(f"one time for all or one for each of {count} symbols, got {len(now)}")
+    return [moment.astimezone(UTC) for moment in now]
