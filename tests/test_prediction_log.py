@@ -137,6 +137,58 @@ class TestAppend:
         database.close()
 
 
+class TestFollow:
+    def test_is_written_without_anybody_asking(self, database: Database) -> None:
+        ids = new_ids(2)
+        with PredictionLog(database) as log:
+            log.follow([prediction(ids[0], arm="shadow", answered=False, parent=ids[1])]).result(timeout=10)
+            row = read_prediction(database, ids[0])
+            assert log.follow([prediction(None)]).done()
+        assert (row["arm"], row["answered"], row["parent"]) == ("shadow", False, ids[1])
+
+    def test_rides_along_with_what_is_answered(self, database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("tradeloop.prediction_log._FOLLOW_SECONDS", 30.0)
+        ids = new_ids(3)
+        with PredictionLog(database) as log:
+            followers = [log.follow([prediction(made)]) for made in ids[:2]]
+            assert stored_ids(database) == []  # it waits for company
+            log.append([prediction(ids[2])]).result(timeout=10)
+            for follower in followers:
+                follower.result(timeout=10)
+        with database.read() as connection:
+            assert connection.execute(select(func.count(func.distinct(PredictionRow.logged_at)))).scalar_one() == 1
+        assert sorted(stored_ids(database)) == sorted(ids)
+
+    def test_what_cannot_be_written_takes_no_answer_with_it(
+        self, database: Database, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("tradeloop.prediction_log._FOLLOW_SECONDS", 30.0)
+        taken, answered, fine = new_ids(3)
+        with PredictionLog(database) as log:
+            log.append([prediction(taken)]).result(timeout=10)
+            doubled = log.follow([prediction(fine), prediction(taken)])
+            naive = log.follow([prediction(new_ids(1)[0], asked_at=datetime(2013, 3, 1))])
+            log.append([prediction(answered)]).result(timeout=10)
+            for follower in (doubled, naive):
+                with pytest.raises(StoreError):
+                    follower.result(timeout=10)
+        assert sorted(stored_ids(database)) == sorted([taken, answered])
+
+    def test_close_writes_it_and_a_backlog_of_it_is_its_own(
+        self, database: Database, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("tradeloop.prediction_log._FOLLOW_SECONDS", 30.0)
+        monkeypatch.setattr("tradeloop.prediction_log._MOST_FOLLOWING", 2)
+        ids = new_ids(4)
+        log = PredictionLog(database)
+        followers = [log.follow([prediction(made)]) for made in ids[:2]]
+        with pytest.raises(StoreError, match="rows behind"):
+            log.follow([prediction(ids[2])])
+        log.close()
+        assert all(follower.exception(timeout=0) is None for follower in followers)
+        assert sorted(stored_ids(database)) == sorted(ids[:2])
+
+
 class TestFailure:
     def test_all_who_wait_hear_of_it_and_nothing_is_half_written(self, database: Database) -> None:
         good, taken, late = new_ids(3)

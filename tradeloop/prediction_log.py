@@ -1,7 +1,8 @@
 """The durable log of predictions: what was answered is on disk before the answer leaves.
 
 Requests that arrive while a commit is being flushed share the next one (group commit), so the disk's flushes bound
-latency, not throughput.
+latency, not throughput. What challengers said follows: it rides along with the next commit or, when none comes, gets
+one of its own a moment later; when it cannot be written, the answers beside it still are.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import PoolProxiedConnection, insert, select
+from sqlalchemy import insert, select
+from sqlalchemy.engine.interfaces import DBAPICursor
 
 from tradeloop.errors import StoreError
 from tradeloop.predictor import Prediction
@@ -24,6 +26,9 @@ from tradeloop.state.tables import PredictionRow
 
 _TABLE = PredictionRow.__table__
 _MOST_WAITING = 200_000
+_MOST_FOLLOWING = 20_000
+_FOLLOW_SECONDS = 0.05
+"""For so long, predictions that nobody waits for may wait for a commit that they can share."""
 _SAME_NAMES = (
     *("id", "market", "symbol", "asked_at", "feature_time", "max_age", "model", "schema_hash", "clock", "verdict"),
     *("p_up", "ret", "ret_low", "ret_high", "range", "range_low", "range_high"),
@@ -43,14 +48,40 @@ def unpack(features: bytes) -> NDArray[np.float32]:
     return np.frombuffer(features, dtype="<f4").astype(np.float32)
 
 
+class _Queue:
+    """Batches that wait to be written, up to a number of rows."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._rows = 0
+        self._batches: deque[Batch] = deque()
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def put(self, batch: Batch) -> None:
+        """Add a batch; StoreError where there is no room."""
+        if self._rows + len(batch[0]) > self._most:
+            raise StoreError(f"the prediction log is {self._rows} rows behind: the database does not keep up")
+        self._batches.append(batch)
+        self._rows += len(batch[0])
+
+    def take(self) -> list[Batch]:
+        """Empty the queue."""
+        taken = list(self._batches)
+        self._batches.clear()
+        self._rows = 0
+        return taken
+
+
 class PredictionLog:
     """Appends predictions from any number of threads or event loops; one thread of its own writes them."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._insert = database.native(insert(PredictionRow))
-        self._waiting: deque[Batch] = deque()
-        self._rows = 0
+        self._waiting = _Queue(_MOST_WAITING)
+        self._following = _Queue(_MOST_FOLLOWING)
         self._closed = False
         self._wake = threading.Condition()
         self._writer = threading.Thread(target=self._run, name="prediction-log", daemon=True)
@@ -66,6 +97,19 @@ class PredictionLog:
         StoreError
             The log is closed, or 200,000 predictions are waiting: the disk does not keep up.
         """
+        return self._queue(predictions, self._waiting)
+
+    def follow(self, predictions: Sequence[Prediction]) -> Future[None]:
+        """Queue predictions that nobody waits for, as `append`; what is lost in a crash is never written twice.
+
+        Raises
+        ------
+        StoreError
+            The log is closed, or 20,000 of them are waiting.
+        """
+        return self._queue(predictions, self._following)
+
+    def _queue(self, predictions: Sequence[Prediction], queue: _Queue) -> Future[None]:
         done: Future[None] = Future()
         rows = [prediction for prediction in predictions if prediction.id is not None]
         if not rows:
@@ -75,10 +119,7 @@ class PredictionLog:
         with self._wake:
             if self._closed:
                 raise StoreError("the prediction log is closed")
-            if self._rows + len(rows) > _MOST_WAITING:
-                raise StoreError(f"the prediction log is {self._rows} rows behind: the database does not keep up")
-            self._waiting.append((rows, done))
-            self._rows += len(rows)
+            queue.put((rows, done))
             self._wake.notify()
         return done
 
@@ -96,43 +137,66 @@ class PredictionLog:
         self.close()
 
     def _run(self) -> None:
-        while batches := self._take():
+        while taken := self._take():
+            batches, followers = taken
             try:
-                self._write([prediction for rows, _ in batches for prediction in rows])
+                missed = self._write(batches, followers)
             except BaseException as error:  # whatever it is, those who wait must hear of it
-                failure = error if isinstance(error, StoreError) else StoreError(f"prediction log: {error}")
-                for _, done in batches:
-                    done.set_exception(failure)
+                _settle(batches + followers, error)
             else:
-                for _, done in batches:
-                    done.set_result(None)
+                _settle(batches)
+                _settle(followers, missed)
 
-    def _take(self) -> list[Batch]:
-        """Wait, and return all that is waiting; nothing once the log is closed and empty."""
+    def _take(self) -> tuple[list[Batch], list[Batch]] | None:
+        """Wait, and return all that is waiting and all that follows; None once the log is closed and empty."""
         with self._wake:
             while not self._waiting and not self._closed:
-                self._wake.wait()
-            batches = list(self._waiting)
-            self._waiting.clear()
-            self._rows = 0
-            return batches
+                following = bool(self._following)
+                if not self._wake.wait(_FOLLOW_SECONDS if following else None) and following:
+                    break
+            batches, followers = self._waiting.take(), self._following.take()
+        return (batches, followers) if batches or followers else None
 
-    def _write(self, predictions: Sequence[Prediction]) -> None:
+    def _write(self, batches: Sequence[Batch], followers: Sequence[Batch]) -> Exception | None:
+        """Write everything in one transaction; return why the followers are not part of it, if they are not."""
         now = datetime.now(UTC)
-        rows = [self._insert.row(_values(prediction, now)) for prediction in predictions]
+        rows = self._rows_of(batches, now)
         with self._database.driver() as connection:
             try:
-                self._insert_all(connection, rows)
+                cursor = connection.cursor()
+                if self._database.engine.dialect.name == "sqlite":
+                    cursor.execute("BEGIN IMMEDIATE")
+                if rows:
+                    cursor.executemany(self._insert.text, rows)
+                missed = self._add(cursor, followers, now) if followers else None
+                connection.commit()
             except BaseException:
                 connection.rollback()
                 raise
+        return missed
 
-    def _insert_all(self, connection: PoolProxiedConnection, rows: Sequence[Any]) -> None:
-        cursor = connection.cursor()
-        if self._database.engine.dialect.name == "sqlite":
-            cursor.execute("BEGIN IMMEDIATE")
-        cursor.executemany(self._insert.text, rows)
-        connection.commit()
+    def _add(self, cursor: DBAPICursor, followers: Sequence[Batch], now: datetime) -> Exception | None:
+        """Write the followers within the transaction; whatever is wrong with them, the rest of it stays whole."""
+        cursor.execute("SAVEPOINT followers")
+        try:
+            cursor.executemany(self._insert.text, self._rows_of(followers, now))
+        except Exception as error:
+            cursor.execute("ROLLBACK TO SAVEPOINT followers")
+            return error
+        return None
+
+    def _rows_of(self, batches: Sequence[Batch], now: datetime) -> list[Any]:
+        return [self._insert.row(_values(prediction, now)) for rows, _ in batches for prediction in rows]
+
+
+def _settle(batches: Sequence[Batch], error: BaseException | None = None) -> None:
+    """Tell those who wait that their predictions are on disk, or why they are not."""
+    failure = error if error is None or isinstance(error, StoreError) else StoreError(f"prediction log: {error}")
+    for _, done in batches:
+        if failure is None:
+            done.set_result(None)
+        else:
+            done.set_exception(failure)
 
 
 def _values(prediction: Prediction, now: datetime) -> dict[str, Any]:
