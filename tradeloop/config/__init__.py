@@ -24,7 +24,7 @@ from tradeloop.config.blocks import (
     XGBoostParams,
 )
 from tradeloop.config.degradation import Degradation, Drift
-from tradeloop.config.loop import Adapt, Feedback, Loop, Paper, Retrain, Rollout, Triggers
+from tradeloop.config.loop import Adapt, Feedback, Loop, Paper, Retrain, Rollout, Simulate, Triggers
 from tradeloop.config.market import FileMarket, Market, SyntheticMarket
 from tradeloop.config.outcomes import Outcomes, Performance
 from tradeloop.config.params import Params, load_params
@@ -60,6 +60,7 @@ __all__ = [
     "Retrain",
     "Rollout",
     "Serving",
+    "Simulate",
     "Split",
     "Stack",
     "Store",

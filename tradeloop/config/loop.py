@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from tradeloop.config.base import Block, Count, NonNegative, Positive
+from tradeloop.config.base import Block, Count, ModelName, NonNegative, Positive
 
 
 class Loop(Block):
@@ -53,3 +53,13 @@ class Paper(Block):
 
     cash: Positive = 100_000.0
     stop_drawdown: Annotated[float, Field(gt=0, lt=1)] = 0.2
+
+
+class Simulate(Block):
+    """How `tradeloop simulate` replays a market. `window` null: a scheduled retraining sees the whole past."""
+
+    warm_up: Count = 2_000
+    turn_every: Count = 1
+    models: Annotated[list[ModelName], Field(min_length=1)] = ["xgboost"]
+    schedule: str = "7d"
+    window: str | None = None

@@ -28,7 +28,7 @@ from tradeloop.config.blocks import (
 )
 from tradeloop.config.degradation import Degradation, Drift
 from tradeloop.config.explain import explain, nearest
-from tradeloop.config.loop import Adapt, Feedback, Loop, Paper, Retrain, Rollout, Triggers
+from tradeloop.config.loop import Adapt, Feedback, Loop, Paper, Retrain, Rollout, Simulate, Triggers
 from tradeloop.config.market import Market
 from tradeloop.config.outcomes import Outcomes, Performance
 from tradeloop.errors import ConfigError
@@ -66,6 +66,7 @@ class Params(Block):
     adapt: Adapt = Adapt()
     feedback: Feedback = Feedback()
     paper: Paper = Paper()
+    simulate: Simulate = Simulate()
 
     @model_validator(mode="after")
     def _market_is_declared(self) -> Self:
