@@ -10,10 +10,11 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 from numpy.typing import NDArray
 
+from tradeloop.adaptation import Adaptation
 from tradeloop.bundle import Bundle
 from tradeloop.clock import VirtualClock
 from tradeloop.lifecycle import Lifecycle
-from tradeloop.predictor import Prediction, Predictor
+from tradeloop.predictor import Arm, Prediction, Predictor
 from tradeloop.simulation.ahead import Ahead, ahead
 from tradeloop.simulation.world import World
 
@@ -54,32 +55,44 @@ class Traffic:
         champion = state.champion
         if champion is None:
             return []
-        modes = {champion.hash: "champion"} | {route.model: route.mode for route in state.routes}
-        told = {model: self._predict(model, symbols, rows) for model in modes}
+        modes: dict[str, Arm] = {champion.hash: "champion"}
+        modes |= {route.model: route.mode for route in state.routes}
         at = self._world.times[step].item().replace(tzinfo=UTC)
         answering = [_hash(state, symbol, at) for symbol in symbols]
         ids = {model: self._ids(len(symbols)) for model in modes}
         parents = [ids[model][i] for i, model in enumerate(answering)]
         found = []
-        for model, mode in modes.items():
-            for i, prediction in enumerate(told[model]):
-                answered = answering[i] == model
-                parent = None if answered else parents[i]
-                named = replace(prediction, id=ids[model][i], arm=mode, answered=answered, parent=parent, latency=0.0)
-                found.append(named)
+        for model, arm in modes.items():
+            told = self._predict(model, symbols, rows, arm=arm, ids=ids[model], parents=parents)
+            for answerer, prediction in zip(answering, told, strict=True):
+                mine = answerer == model
+                found.append(replace(prediction, answered=True, parent=None) if mine else prediction)
         return sorted(found, key=lambda prediction: not prediction.answered)
 
-    def _predict(self, model: str, symbols: list[str], rows: slice) -> list[Prediction]:
+    def adapt(self, model: str, snapshot: str | None, adaptation: Adaptation | None) -> None:
+        """Apply a snapshot of online adaptation to a model's forecasts from now on; None for none."""
+        bundle = self._predictors[model].bundle if model in self._predictors else self._ahead(model)
+        self._predictors[model] = Predictor(bundle, adaptation, snapshot)
+
+    def _predict(
+        self, model: str, symbols: list[str], rows: slice, *, arm: Arm, ids: list[str], parents: list[str]
+    ) -> list[Prediction]:
         predictor = self._predictors.get(model)
         if predictor is None:
-            predictor = self._predictors[model] = Predictor(ahead(self._load(model), self._world.x))
+            predictor = self._predictors[model] = Predictor(self._ahead(model))
         ensemble = predictor.bundle.ensemble
         assert isinstance(ensemble, Ahead)
         ensemble.rows = rows
         now = self._clock.now()
         times = np.full(len(symbols), np.datetime64(now.replace(tzinfo=None), "us"))
         asked = _Rows(self._world.x[rows], times, np.ones(len(symbols), dtype=bool))
-        return predictor.predict(symbols, asked, now=now, max_age=self._max_age, clock=self._clock.mode)
+        mode = self._clock.mode
+        return predictor.predict(
+            symbols, asked, now=now, max_age=self._max_age, clock=mode, arm=arm, ids=ids, parents=parents
+        )
+
+    def _ahead(self, model: str) -> Bundle:
+        return ahead(self._load(model), self._world.x)
 
     def _ids(self, count: int) -> list[str]:
         """Return UUIDs of version 7 whose time is the market's and whose rest counts on: the same in every run."""
