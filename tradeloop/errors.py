@@ -33,3 +33,7 @@ class RegistryError(TradeloopError):
 
 class StoreError(TradeloopError):
     """The feature store or the state database cannot be used."""
+
+
+class AdaptationError(TradeloopError):
+    """A snapshot of online adaptation is malformed, out of bounds, or for another bundle."""
