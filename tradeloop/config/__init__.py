@@ -24,10 +24,11 @@ from tradeloop.config.blocks import (
     XGBoostParams,
 )
 from tradeloop.config.degradation import Degradation, Drift
-from tradeloop.config.loop import Adapt, Feedback, Loop, Paper, Retrain, Rollout, Simulate, Triggers
+from tradeloop.config.loop import Adapt, Feedback, Loop, Paper, Retrain, Rollout, Simulate
 from tradeloop.config.market import FileMarket, Market, SyntheticMarket
 from tradeloop.config.outcomes import Outcomes, Performance
 from tradeloop.config.params import Params, load_params
+from tradeloop.config.triggers import Triggers
 
 __all__ = [
     "MODELS",

@@ -6,7 +6,7 @@ import re
 from datetime import timedelta
 from typing import Annotated, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 Target = Literal["direction", "return", "range"]
 ModelName = Literal["random_forest", "xgboost", "mlp"]
@@ -35,6 +35,14 @@ def parse_interval(text: str) -> timedelta:
     if match is None or int(match[1]) == 0:
         raise ValueError(f"an interval is a positive whole number and m, h or d (15m, 1h, 5d), got {text!r}")
     return timedelta(**{_UNITS[match[2]]: int(match[1])})
+
+
+def _interval(text: str) -> str:
+    parse_interval(text)
+    return text
+
+
+Span = Annotated[str, AfterValidator(_interval)]
 
 
 class Block(BaseModel):

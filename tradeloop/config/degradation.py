@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from tradeloop.config.base import Block, Count, Positive
+from tradeloop.config.base import Block, Count, Positive, Share, Span
 
 
 class Degradation(Block):
@@ -16,7 +16,26 @@ class Degradation(Block):
 
 
 class Drift(Block):
-    """Drift of the features, and staleness."""
+    """Drift of features and forecasts from the training rows, and staleness.
 
-    rows: Count = 250
-    psi: Positive = 0.2
+    A feature has drifted if that is significant at `false_discovery` over all features, and large: PSI or the
+    Wasserstein distance, in standard deviations of the training rows, is as large as told.
+    """
+
+    rows: Annotated[int, Field(ge=50)] = 250
+    min_rows: Annotated[int, Field(ge=30)] = 100
+    every: Count = 10
+    false_discovery: Share = 0.01
+    psi: Positive = 0.25
+    wasserstein: Positive = 0.25
+    report_every: Span = "7d"
+    keep_reports: Count = 4
+    late_bars: Count = 2
+    model_age: Span = "90d"
+    heartbeat: Span = "2m"
+
+    @model_validator(mode="after")
+    def _enough(self) -> Self:
+        if self.min_rows > self.rows:
+            raise ValueError(f"drift.min_rows must be at most drift.rows ({self.rows}), got {self.min_rows}")
+        return self

@@ -15,13 +15,6 @@ class Loop(Block):
     every: Positive = 10.0
 
 
-class Triggers(Block):
-    """What asks for a retraining, and how often it may."""
-
-    cooldown: str = "1d"
-    daily_budget: Count = 2
-
-
 class Retrain(Block):
     """How a retraining runs."""
 

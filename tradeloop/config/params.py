@@ -28,9 +28,10 @@ from tradeloop.config.blocks import (
 )
 from tradeloop.config.degradation import Degradation, Drift
 from tradeloop.config.explain import explain, nearest
-from tradeloop.config.loop import Adapt, Feedback, Loop, Paper, Retrain, Rollout, Simulate, Triggers
+from tradeloop.config.loop import Adapt, Feedback, Loop, Paper, Retrain, Rollout, Simulate
 from tradeloop.config.market import Market
 from tradeloop.config.outcomes import Outcomes, Performance
+from tradeloop.config.triggers import Triggers
 from tradeloop.errors import ConfigError
 
 
