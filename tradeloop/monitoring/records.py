@@ -65,6 +65,9 @@ class Outcome:
         Volatility regime at the features' time.
     revision
         0 for the first outcome; a restatement of the bars behind it makes 1, 2, ...
+    repeat
+        Whether an earlier outcome belongs to the same question (symbol and bar), model and arm. A bot that asks every
+        minute about hourly bars gets sixty answers with one and the same outcome; only the first is new evidence.
     """
 
     seq: int
@@ -78,6 +81,7 @@ class Outcome:
     regime: Regime
     revision: int
     resolved_at: datetime
+    repeat: bool = False
 
 
 @dataclass(frozen=True, slots=True)

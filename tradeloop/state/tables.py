@@ -13,6 +13,7 @@ from sqlalchemy import (
     JSON,
     BigInteger,
     Boolean,
+    Connection,
     DateTime,
     Dialect,
     Double,
@@ -22,6 +23,8 @@ from sqlalchemy import (
     String,
     Text,
     UniqueConstraint,
+    event,
+    false,
     true,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -100,18 +103,58 @@ class PredictionRow(Base):
 _SEQ = BigInteger().with_variant(Integer, "sqlite")
 
 
+class PendingRow(Base):
+    """A prediction that has not ended yet.
+
+    The database itself adds the row with the prediction, in the same transaction (`PENDING_TRIGGER`); who writes the
+    outcome takes it away. So a prediction has a row here or an outcome, never both and never neither, whoever wrote it
+    and however late it was committed.
+    """
+
+    __tablename__ = "pending"
+    __table_args__ = (Index("pending_market", "market", "seq"), {"sqlite_autoincrement": True})
+
+    seq: Mapped[int] = mapped_column(_SEQ, primary_key=True, autoincrement=True)
+    market: Mapped[str] = mapped_column(String(64))
+    prediction_id: Mapped[str] = mapped_column(String(36))
+
+
+PENDING_TRIGGER = {
+    "sqlite": (
+        "CREATE TRIGGER predictions_pending AFTER INSERT ON predictions BEGIN "
+        "INSERT INTO pending (market, prediction_id) VALUES (new.market, new.id); END",
+    ),
+    "postgresql": (
+        "CREATE FUNCTION predictions_pending() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
+        "INSERT INTO pending (market, prediction_id) VALUES (NEW.market, NEW.id); RETURN NULL; END $$",
+        "CREATE TRIGGER predictions_pending AFTER INSERT ON predictions "
+        "FOR EACH ROW EXECUTE FUNCTION predictions_pending()",
+    ),
+}
+"""What makes every new prediction pending, by dialect; a migration has to run it where `create_all` does not."""
+
+
+@event.listens_for(PredictionRow.__table__, "after_create")
+def _add_trigger(_table: Any, connection: Connection, **_options: Any) -> None:
+    for statement in PENDING_TRIGGER[connection.dialect.name]:
+        connection.exec_driver_sql(statement)
+
+
 class OutcomeRow(Base):
     """How a prediction ended: ``resolved`` with its labels, ``expired`` or ``void`` with the reason.
 
     Labels as the labels stage defines them: `direction` 0 or 1, `ret` gross log return, `range` the natural log of the
-    volatility per bar. `seq` orders outcomes as the loop learned of them; `revision` counts restatements, whose earlier
-    values stand in `outcome_revisions`.
+    volatility per bar. `entry_price` and `exit_price` are those that the labels assume, as the bars had them when the
+    outcome was learned. `repeat` marks an answer to a question (symbol and bar) that the same model had answered
+    before, on the same arm. `seq` orders outcomes as the loop learned of them; `revision` counts restatements, whose
+    earlier values stand in `outcome_revisions`.
     """
 
     __tablename__ = "outcomes"
     __table_args__ = (
         UniqueConstraint("prediction_id", name="outcomes_prediction"),
         Index("outcomes_market", "market", "seq"),
+        Index("outcomes_symbol", "market", "symbol", "label_end"),
     )
 
     seq: Mapped[int] = mapped_column(_SEQ, primary_key=True, autoincrement=True)
@@ -124,10 +167,23 @@ class OutcomeRow(Base):
     direction: Mapped[float | None] = mapped_column(Double)
     ret: Mapped[float | None] = mapped_column(Double)
     range: Mapped[float | None] = mapped_column(Double)
+    entry_price: Mapped[float | None] = mapped_column(Double)
+    exit_price: Mapped[float | None] = mapped_column(Double)
     regime: Mapped[str | None] = mapped_column(String(16))
+    repeat: Mapped[bool] = mapped_column(Boolean, server_default=false())
     revision: Mapped[int] = mapped_column(Integer, server_default="0")
     resolved_at: Mapped[datetime] = mapped_column(UtcTime)
     recorded_at: Mapped[datetime] = mapped_column(UtcTime)
+
+
+class OutcomeTotalRow(Base):
+    """How many outcomes of a status a market has; kept with each outcome, so that nobody has to count millions."""
+
+    __tablename__ = "outcome_totals"
+
+    market: Mapped[str] = mapped_column(String(64), primary_key=True)
+    status: Mapped[str] = mapped_column(String(16), primary_key=True)
+    count: Mapped[int] = mapped_column(BigInteger)
 
 
 class OutcomeRevisionRow(Base):
@@ -139,6 +195,7 @@ class OutcomeRevisionRow(Base):
     seq: Mapped[int] = mapped_column(_SEQ, primary_key=True, autoincrement=True)
     prediction_id: Mapped[str] = mapped_column(String(36))
     revision: Mapped[int] = mapped_column(Integer)
+    label_end: Mapped[datetime | None] = mapped_column(UtcTime)
     direction: Mapped[float | None] = mapped_column(Double)
     ret: Mapped[float | None] = mapped_column(Double)
     range: Mapped[float | None] = mapped_column(Double)
@@ -180,7 +237,10 @@ class PerformanceWindowRow(Base):
     """
 
     __tablename__ = "performance_windows"
-    __table_args__ = (Index("performance_windows_key", "market", "model", "symbol", "window", "as_of"),)
+    __table_args__ = (
+        Index("performance_windows_key", "market", "symbol", "regime", "arm", "window", "as_of"),
+        Index("performance_windows_model", "market", "model", "symbol", "regime", "arm", "window", "as_of"),
+    )
 
     seq: Mapped[int] = mapped_column(_SEQ, primary_key=True, autoincrement=True)
     market: Mapped[str] = mapped_column(String(64))
@@ -374,7 +434,7 @@ class ErrorRow(Base):
 
 
 class ModelEventRow(Base):
-    """One step in a model's life; rows are only ever appended."""
+    """One step in a model's life; rows are only ever appended. `mode` and `share` are a challenger's."""
 
     __tablename__ = "model_events"
     __table_args__ = (Index("model_events_market", "market", "seq"),)
@@ -389,6 +449,9 @@ class ModelEventRow(Base):
     actor: Mapped[str] = mapped_column(String(64))
     reason: Mapped[str] = mapped_column(String(2000))
     evidence: Mapped[dict[str, Any]] = mapped_column(JSON)
+    mode: Mapped[str | None] = mapped_column(String(8))
+    share: Mapped[float | None] = mapped_column(Double)
+    market_time: Mapped[datetime | None] = mapped_column(UtcTime)
 
 
 class RevisionRow(Base):
