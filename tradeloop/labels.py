@@ -14,6 +14,7 @@ Every label of bar t ends at the close of bar t + h and reads nothing later.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -53,27 +54,57 @@ def compute_labels(bars: Bars, config: Labels) -> pd.DataFrame:
         ``sqrt(mean ln(H/L)² / (4 ln 2))`` (parkinson, 1980) or the root mean square of the close-to-close log returns
         (realised), at least ln `QUIET`. All float64. In the last ``horizon`` rows the label has not ended: NaN and NaT.
     """
-    size, horizon = len(bars), config.horizon
-    ended = max(size - horizon, 0)
-    end = np.full(size, np.datetime64("NaT"), dtype="datetime64[us]")
-    gross, spread = np.full(size, np.nan), np.full(size, np.nan)
-    if ended:
-        end[:ended] = bars.timestamp[horizon:]
-        entry = bars.open[1 : ended + 1] if config.entry == "next_open" else bars.close[:ended]
-        gross[:ended] = np.log(bars.close[horizon:] / entry)
-        variance = _parkinson(bars) if config.range == "parkinson" else _realised(bars)
-        over_horizon = sliding_window_view(variance, horizon).mean(axis=-1)
-        spread[:ended] = 0.5 * np.log(np.maximum(over_horizon, QUIET**2))
+    labels = label_arrays(bars, config)
     return pd.DataFrame(
         {
             "symbol": bars.symbol,
             "timestamp": _utc(bars.timestamp),
-            "label_end": _utc(end),
-            "direction": np.where(np.isnan(gross), np.nan, gross > 0),
-            "return": gross,
-            "range": spread,
+            "label_end": _utc(labels.end),
+            "direction": labels.direction,
+            "return": labels.gross,
+            "range": labels.spread,
         }
     )
+
+
+@dataclass(frozen=True)
+class LabelArrays:
+    """Labels of n bars as arrays (n,): see `compute_labels`.
+
+    Attributes
+    ----------
+    end
+        Close of the bar at which the label ends, ``datetime64[us]``, UTC; NaT where it has not ended.
+    direction, gross, spread
+        The labels ``direction``, ``return`` and ``range``; NaN where they have not ended.
+    entry, exit
+        The prices that the trade is entered and left at; NaN where it has not ended.
+    """
+
+    end: Times
+    direction: Floats
+    gross: Floats
+    spread: Floats
+    entry: Floats
+    exit: Floats
+
+
+def label_arrays(bars: Bars, config: Labels) -> LabelArrays:
+    """Return the labels of each bar as arrays; `compute_labels` says what they mean."""
+    size, horizon = len(bars), config.horizon
+    ended = max(size - horizon, 0)
+    end = np.full(size, np.datetime64("NaT"), dtype="datetime64[us]")
+    gross, spread, entry, left = np.full((4, size), np.nan)
+    if ended:
+        end[:ended] = bars.timestamp[horizon:]
+        entry[:ended] = bars.open[1 : ended + 1] if config.entry == "next_open" else bars.close[:ended]
+        left[:ended] = bars.close[horizon:]
+        gross[:ended] = np.log(left[:ended] / entry[:ended])
+        variance = _parkinson(bars) if config.range == "parkinson" else _realised(bars)
+        over_horizon = sliding_window_view(variance, horizon).mean(axis=-1)
+        spread[:ended] = 0.5 * np.log(np.maximum(over_horizon, QUIET**2))
+    direction = np.where(np.isnan(gross), np.nan, gross > 0)
+    return LabelArrays(end, direction, gross, spread, entry, left)
 
 
 def _parkinson(bars: Bars) -> Floats:
