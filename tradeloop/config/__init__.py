@@ -26,7 +26,7 @@ from tradeloop.config.blocks import (
 from tradeloop.config.degradation import Degradation, Drift
 from tradeloop.config.loop import Adapt, Feedback, Loop, Paper, Retrain, Rollout, Simulate
 from tradeloop.config.market import FileMarket, Market, SyntheticMarket
-from tradeloop.config.outcomes import Outcomes, Performance
+from tradeloop.config.outcomes import Outcomes, Performance, Regimes
 from tradeloop.config.params import Params, load_params
 from tradeloop.config.triggers import Triggers
 
@@ -58,6 +58,7 @@ __all__ = [
     "Publish",
     "RandomForestParams",
     "RangeBaseline",
+    "Regimes",
     "Retrain",
     "Rollout",
     "Serving",
