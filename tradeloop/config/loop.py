@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from tradeloop.config.base import Block, Count, ModelName, NonNegative, Positive
+from tradeloop.config.base import Block, Count, ModelName, NonNegative, Positive, Span
 
 
 class Loop(Block):
@@ -16,10 +16,25 @@ class Loop(Block):
 
 
 class Retrain(Block):
-    """How a retraining runs."""
+    """How a retraining runs: when it may start, what it may use, what happens when it fails.
 
-    timeout: str = "2h"
+    `hours` (UTC, ``22:00-06:00``) are off-hours beside those in which the market is shut. A job whose priority is at
+    least `urgent` does not wait for off-hours. `backoff` doubles with every failed attempt.
+    """
+
+    timeout: Span = "2h"
     attempts: Count = 3
+    backoff: Span = "10m"
+    stale_after: Span = "2m"
+    concurrent: Count = 1
+    cores: Count = 1
+    nice: Annotated[int, Field(ge=0, le=19)] = 10
+    memory_mib: Count = 4096
+    min_free_mib: Count = 1024
+    off_hours: bool = True
+    urgent: int = 80
+    hours: Annotated[str, Field(pattern=r"^([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d$")] | None = None
+    keep_failed: Annotated[int, Field(ge=0)] = 2
 
 
 class Rollout(Block):
