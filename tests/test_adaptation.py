@@ -70,24 +70,31 @@ def test_recalibration_and_widths_by_hand(bundle: Bundle) -> None:
     assert np.allclose(moved.p_up, sigmoid(0.5 * logit(packaged.p_up) + 0.1), atol=1e-12)
     shift = 0.5 * (packaged.range_high - packaged.range_low) / 2
     assert np.allclose(moved.range, packaged.range + shift)
-    grown, half = np.exp(shift), (packaged.ret_high - packaged.ret_low) / 2
-    assert np.allclose(packaged.ret - moved.ret_low, grown * (packaged.ret - packaged.ret_low + half))
-    assert np.allclose(moved.ret_high - packaged.ret, grown * (packaged.ret_high - packaged.ret - 0.5 * half))
+    assert np.allclose(moved.range_high - moved.range, packaged.range_high - packaged.range)
+    half = (packaged.ret_high - packaged.ret_low) / 2
+    assert np.array_equal(moved.ret, packaged.ret)
+    assert np.allclose(moved.ret_low, packaged.ret_low - half)
+    assert np.allclose(moved.ret_high, packaged.ret_high - 0.5 * half)
 
 
 def test_the_linear_member_by_hand_and_how_far_it_may_reach(bundle: Bundle) -> None:
     x = tiny_rows(20)
-    x[0] = 1e6  # beyond what counts, and then beyond the reach
+    x[0] = 50.0  # beyond what counts
     packaged = bundle.forecast(x)
-    online = {"coefficients": [0.2] + [0.0] * (WIDTH - 1), "packaged": 0.9, "bias": 0.05}
+    online = {"coefficients": [0.5] + [0.0] * (WIDTH - 1), "tilt": -0.1, "bias": 0.05}
     part = {"weights": {"online": 0.4}, "online": online}
-    content = {"scaler": SCALER, "targets": {"direction": part}}
+    content = {"scaler": SCALER, "targets": {"direction": part, "return": part}}
     moved = Adaptation.parse(content, spec=bundle.ensemble.spec).apply(packaged, x)
+    features = 0.5 * np.minimum((x[:, 0].astype(float) - 0.1) / 2.0, STANDARD)
+    assert features.max() > REACH
     base = logit(packaged.p_up)
-    said = 0.05 + 0.9 * base + 0.2 * np.minimum((x[:, 0].astype(float) - 0.1) / 2.0, STANDARD)
-    apart = np.clip(said - base, -REACH, REACH)
+    apart = np.clip(0.05 - 0.1 * base + features, -REACH, REACH)
     assert np.allclose(logit(moved.p_up), base + 0.4 * apart, atol=1e-9)
-    assert np.array_equal(moved.ret, packaged.ret)
+    unit = (packaged.ret_high - packaged.ret_low) / 2
+    apart = np.clip(0.05 - 0.1 * packaged.ret / unit + features, -REACH, REACH)
+    assert np.allclose(moved.ret, packaged.ret + 0.4 * unit * apart, atol=1e-12)
+    assert np.allclose(moved.ret_low - moved.ret, packaged.ret_low - packaged.ret, atol=1e-12)
+    assert np.array_equal(moved.range, packaged.range)
 
 
 def test_rows_without_a_forecast_stay_without(bundle: Bundle) -> None:
@@ -141,7 +148,7 @@ def test_whatever_is_within_the_bounds_gives_an_ordered_finite_forecast(
 
 
 def test_a_snapshot_survives_json(bundle: Bundle) -> None:
-    online = {"coefficients": [0.1] * WIDTH, "packaged": 0.8, "bias": 0.3}
+    online = {"coefficients": [0.1] * WIDTH, "tilt": -0.2, "bias": 0.3}
     content = {"scaler": SCALER, "cost_bps": 7.5, "targets": {"range": {"weights": {"online": 0.3}, "online": online}}}
     adaptation = Adaptation.parse(content, spec=bundle.ensemble.spec)
     again = Adaptation.parse(json.loads(json.dumps(adaptation.to_dict())))

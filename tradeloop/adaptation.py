@@ -3,24 +3,25 @@
 A snapshot is JSON; `NEUTRAL` changes nothing. For each target the stacked forecast ``f`` (in log odds for direction)
 is mixed with what the bundle's members said and with a linear member that went on learning::
 
-    z = f + Σ weight · (member − f) + weight of online · clip(online − f)
-    online = bias + packaged · f + Σ coefficient · clip((x − mean) / scale)
+    z = f + Σ weight · (member − f) + weight of online · u · clip(online)
+    online = bias + tilt · f / u + Σ coefficient · clip((x − mean) / scale)
 
-What the weights leave to one stays with the packaged forecast. Then, with ``h`` half the packaged interval's width:
+with ``u`` the target's unit: 1 for log odds, half the packaged interval's width for return and range. What the weights
+leave to one stays with the packaged forecast. Then
 
 direction
-    ``p = sigmoid(slope · z + intercept)``.
+    ``p = sigmoid(slope · z + intercept)``;
 return, range
-    ``z + intercept · h``; each end of the interval keeps its distance from the centre but for ``(width − 1) · h``. The
-    return's interval grows with the range forecast, as it does in the bundle.
+    ``z + intercept · u``, and each end of the interval keeps its distance from the centre but for ``(width − 1) · u``.
 
-Whatever a snapshot holds, it can move a forecast only so far: see the bounds below.
+The targets don't touch each other: what is learned of one can be applied, and taken back, without the others. Whatever
+a snapshot holds, it can move a forecast only so far: see the bounds below.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated, Any, Final, Literal, Self
 
@@ -39,10 +40,10 @@ ONLINE = "online"
 
 SLOPE: Final = (0.0, 3.0)
 CALIBRATION: Final = 1.0  # log odds
-SHIFT: Final = 1.5  # half widths of the packaged interval
+SHIFT: Final = 1.5  # units
 WIDTH: Final = (0.25, 4.0)
 COST: Final = 1000.0  # basis points
-REACH: Final = 2.0  # log odds; of return and range one half width: how far online may lie from the packaged forecast
+REACH: Final = 2.0  # units: how far the linear member may lie from the packaged forecast
 STANDARD: Final = 5.0  # standard deviations: features count no more than that
 
 _Weight = Annotated[float, Field(ge=0, le=1)]
@@ -59,10 +60,10 @@ class Scaler(Block):
 
 
 class Online(Block):
-    """The linear member's coefficients: of the scaled features (d,), of the packaged forecast, and the bias."""
+    """The linear member, as its distance from the packaged forecast: see the module."""
 
     coefficients: list[_Coefficient]
-    packaged: _Coefficient = 1.0
+    tilt: _Coefficient = 0.0
     bias: Annotated[float, Field(ge=-100, le=100)] = 0.0
 
 
@@ -86,7 +87,7 @@ class DirectionPart(_Part):
 
 
 class ValuePart(_Part):
-    """Weights by member, a shift in half widths, and what the interval's sides are multiplied by."""
+    """Weights by member, a shift in units, and what the interval's sides are multiplied by."""
 
     intercept: _Shift = 0.0
     low: _Width = 1.0
@@ -189,27 +190,14 @@ class Adaptation:
         if self.neutral:
             return forecast
         scaled = self._scaled(x)
-        half = 0.5 * (forecast.range_high - forecast.range_low)
-        log_range = self._value("range", forecast, forecast.range, half=half, scaled=scaled)
-        grown = np.exp(log_range - forecast.range)
-        half_ret = 0.5 * (forecast.ret_high - forecast.ret_low)
-        ret = self._value("return", forecast, forecast.ret, half=half_ret, scaled=scaled)
-        low, high = self._ends("range", forecast.range, (forecast.range_low, forecast.range_high), half=half)
-        ret_low, ret_high = self._ends("return", forecast.ret, (forecast.ret_low, forecast.ret_high), half=half_ret)
-        return replace(
-            forecast,
-            p_up=self._p_up(forecast, scaled),
-            ret=ret,
-            ret_low=ret + grown * ret_low,
-            ret_high=ret + grown * ret_high,
-            range=log_range,
-            range_low=log_range + low,
-            range_high=log_range + high,
+        ret, ret_low, ret_high = self._value(
+            "return", forecast, (forecast.ret, forecast.ret_low, forecast.ret_high), scaled
         )
-
-    def online(self, target: Target, base: Floats, x: NDArray[np.float32]) -> Floats:
-        """Return what the linear member says, in the target's space, from packaged forecasts `base` (n,)."""
-        return self._online(target, base, self._scaled(x))
+        log_range, range_low, range_high = self._value(
+            "range", forecast, (forecast.range, forecast.range_low, forecast.range_high), scaled
+        )
+        p_up = self._p_up(forecast, scaled)
+        return Forecast(p_up, ret, ret_low, ret_high, log_range, range_low, range_high, forecast.members)
 
     def _p_up(self, forecast: Forecast, scaled: Floats | None) -> Floats:
         part = self.content.targets.direction
@@ -217,22 +205,21 @@ class Adaptation:
             return forecast.p_up  # a logit and back would keep p off 0 and 1
         base, said = logit(forecast.p_up), forecast.members["direction"]
         members = {name: logit(said[name]) for name in part.weights if name != ONLINE}
-        z = self._mixed("direction", base, members, reach=REACH, scaled=scaled)
+        z = self._mixed("direction", base, members, unit=1.0, scaled=scaled)
         return sigmoid(part.slope * z + part.intercept)
 
     def _value(
-        self, target: Target, forecast: Forecast, base: Floats, *, half: Floats, scaled: Floats | None
-    ) -> Floats:
+        self, target: Target, forecast: Forecast, centre_and_ends: tuple[Floats, Floats, Floats], scaled: Floats | None
+    ) -> tuple[Floats, Floats, Floats]:
+        """Return centre, low and high end."""
         part = self._values(target)
-        mixed = self._mixed(target, base, forecast.members[target], reach=half, scaled=scaled)
-        return mixed + part.intercept * half
-
-    def _ends(
-        self, target: Target, base: Floats, ends: tuple[Floats, Floats], *, half: Floats
-    ) -> tuple[Floats, Floats]:
-        """Return the distances of both ends of the interval from its centre."""
-        part = self._values(target)
-        return ends[0] - base - (part.low - 1.0) * half, ends[1] - base + (part.high - 1.0) * half
+        if part == NEUTRAL.targets.range:
+            return centre_and_ends
+        base, low, high = centre_and_ends
+        unit = 0.5 * (high - low)
+        moved = self._mixed(target, base, forecast.members[target], unit=unit, scaled=scaled) + part.intercept * unit
+        shift = moved - base
+        return moved, low + shift - (part.low - 1.0) * unit, high + shift + (part.high - 1.0) * unit
 
     def _mixed(
         self,
@@ -240,14 +227,14 @@ class Adaptation:
         base: Floats,
         members: Mapping[str, Floats],
         *,
-        reach: Floats | float,
+        unit: Floats | float,
         scaled: Floats | None,
     ) -> Floats:
         mixed = base.copy()
         for name, weight in self._part(target).weights.items():
             if name == ONLINE:
-                apart = self._online(target, base, scaled) - base
-                mixed += weight * np.minimum(np.maximum(apart, -reach), reach)
+                apart = self._online(target, base / unit, scaled)
+                mixed += weight * unit * np.minimum(np.maximum(apart, -REACH), REACH)
             else:
                 mixed += weight * (members[name] - base)
         return mixed
@@ -257,7 +244,7 @@ class Adaptation:
         assert online is not None and scaled is not None
         # Not a matrix product, whose order of summation depends on how many rows there are.
         learned: Floats = (scaled * self._coefficients[target]).sum(axis=1)
-        return online.bias + online.packaged * base + learned
+        return online.bias + online.tilt * base + learned
 
     def _scaled(self, x: NDArray[np.float32]) -> Floats | None:
         if self._statistics is None:
