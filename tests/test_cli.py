@@ -86,7 +86,7 @@ def test_status_shows_the_champion_and_what_is_missing(run: Run, project: Home) 
     assert content["market"] == "us_daily"
     assert content["clock"] == "replay"
     assert content["champion"]["hash"] == project.hashes[1]
-    assert content["champion"]["state"] == "champion"
+    assert content["champion"]["state"] == "production"
     assert content["online_store"] == {"type": "sqlite", "symbols": 0, "oldest": None, "newest": None}
     assert content["predictions"] == {"total": 0, "newest": {}}
     assert content["gate"] is None
@@ -137,7 +137,7 @@ def test_a_changed_log_does_not_replay(run: Run, tmp_path: Path) -> None:
 def test_models_and_events(run: Run, project: Home) -> None:
     models = run(project, "models", "--json").json
     assert [(m["version"], m["state"]) for m in models] == list(
-        zip(project.versions, ["replaced", "champion", "registered"], strict=True)
+        zip(project.versions, ["retired", "production", "validation"], strict=True)
     )
     assert project.versions[2] in run(project, "models").out
     events = run(project, "events", "--json").json

@@ -77,7 +77,7 @@ class TestRerun:
 
     def _champions(self, project: Project) -> list[str]:
         models = json.loads(project.run("tradeloop", "models", "--json").stdout)
-        return [model["version"] for model in models if model["state"] == "champion"]
+        return [model["version"] for model in models if model["state"] == "production"]
 
     def test_metrics_and_plots_are_declared(self, project: Project) -> None:
         metrics = json.loads(project.run("dvc", "metrics", "show", "--json").stdout)

@@ -15,7 +15,7 @@ from sqlalchemy import insert
 from tests.conftest import ROOT
 from tests.databases import fresh_url
 from tradeloop.errors import RegistryError
-from tradeloop.lifecycle import Lifecycle
+from tradeloop.lifecycle import SERVING, Lifecycle
 from tradeloop.registry import Registry
 from tradeloop.state.database import Database
 from tradeloop.state.tables import ModelEventRow
@@ -43,7 +43,7 @@ def promoted(registry: Registry, *hashes: str) -> None:
 class TestRegister:
     def test_remembers_evidence_and_state(self, registry: Registry) -> None:
         record = registry.register(A, passed=True, evidence={"auc": 0.53}, **WHY)
-        assert (record.version, record.state, record.evidence) == ("a" * 12, "registered", {"auc": 0.53})
+        assert (record.version, record.state, record.evidence) == ("a" * 12, "validation", {"auc": 0.53})
         assert registry.champion() is None
         assert registry.models() == [record]
 
@@ -85,7 +85,7 @@ class TestPromote:
         registry.register(B, passed=True, **WHY)
         change = registry.promote(B, **WHY)
         assert change.changed and change.champion.hash == B
-        assert change.previous is not None and (change.previous.hash, change.previous.state) == (A, "replaced")
+        assert change.previous is not None and (change.previous.hash, change.previous.state) == (A, "retired")
         assert registry.events()[-1].previous == A
 
     def test_again_changes_nothing(self, registry: Registry) -> None:
@@ -143,13 +143,13 @@ class TestRollback:
         change = registry.rollback(to=A[:8], **WHY)
         assert change.champion.hash == A and change.previous is not None and change.previous.state == "rolled_back"
         states = {record.hash: record.state for record in registry.models()}
-        assert states == {A: "champion", B: "replaced", C: "rolled_back"}
+        assert states == {A: "production", B: "retired", C: "rolled_back"}
 
     def test_to_what_never_served_is_refused(self, registry: Registry) -> None:
         promoted(registry, A)
         registry.register(B, passed=True, **WHY)
         registry.register(C, passed=False, **WHY)
-        for name, rule in ((A, "champion already"), (B, "must have served"), (C, "must have served"), (D, "known:")):
+        for name, rule in ((B, "must have served"), (C, "must have served"), (D, "known:")):
             with pytest.raises(RegistryError, match=rule):
                 registry.rollback(to=name, **WHY)
 
@@ -159,13 +159,13 @@ class TestRollback:
 
 
 class TestHistory:
-    def test_champion_at_answers_for_any_moment(self, registry: Registry) -> None:
+    def test_what_served_is_answered_for_any_moment(self, registry: Registry) -> None:
         promoted(registry, A, B)
         registry.rollback(**WHY)
         start = registry.events()[0].time
-        assert registry.champion_at(start - timedelta(seconds=1)) is None
+        assert registry.served("AAPL", start - timedelta(seconds=1)) is None
         crowned = [event for event in registry.events() if event.kind in ("promoted", "rolled_back")]
-        served_at = [registry.champion_at(event.time) for event in crowned]
+        served_at = [registry.served("AAPL", event.time) for event in crowned]
         assert [champion.hash if champion else None for champion in served_at] == [A, B, A]
 
     def test_its_clock_never_runs_backwards(self, registry: Registry, database: Database) -> None:
@@ -234,7 +234,7 @@ def test_whatever_is_done_the_history_explains_the_champion(actions: list[tuple[
         except RegistryError:
             assert registry.events() == events
         assert registry.events()[: len(events)] == events
-        assert sum(record.state == "champion" for record in registry.models()) == (served(registry) is not None)
+        assert sum(record.state in SERVING for record in registry.models()) == (served(registry) is not None)
     history = registry.events()
     for event in history:
         upto = Lifecycle.of(past for past in history if past.seq <= event.seq).champion

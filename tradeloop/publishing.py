@@ -17,7 +17,7 @@ from tradeloop.champion import open_registry
 from tradeloop.config import Params
 from tradeloop.errors import BundleError
 from tradeloop.layout import Layout
-from tradeloop.lifecycle import ModelRecord
+from tradeloop.lifecycle import SERVING, ModelRecord
 from tradeloop.manifest import Verified, verify
 from tradeloop.registry import Registry
 from tradeloop.schema import Schema
@@ -134,15 +134,15 @@ def _register(registry: Registry, bundle: Bundle) -> ModelRecord:
 
 def _obstacle(record: ModelRecord, params: Params) -> str | None:
     """Return why the pipeline must not promote a version."""
-    if record.state == "champion":
+    if record.state in SERVING:
         return None
-    if record.state == "quarantined":
-        return f"quarantined: {record.reason}"
+    if record.state in ("quarantined", "archived"):
+        return f"{record.state}: {record.reason}"
     if any(os.environ.get(name) for name in _EXPERIMENT_VARIABLES):
         return "a DVC experiment registers its model and leaves the champion: promote it by hand"
     if not params.publish.promote:
         return "publish.promote is false"
-    if record.state == "rolled_back":
+    if "rolled_back" in (record.state, record.before):
         return f"it was rolled back and is not promoted again by a rerun: {record.reason}"
     return None
 

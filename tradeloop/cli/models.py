@@ -74,7 +74,7 @@ def rollback(
 
 
 def _show(change: Change, as_json: bool, what: str) -> None:
-    record, previous = change.champion, change.previous
+    record, previous = change.record, change.previous
     if as_json:
         content: dict[str, Any] = {"champion": record.to_dict(), "changed": change.changed}
         show_json({**content, "previous": previous.to_dict() if previous else None})

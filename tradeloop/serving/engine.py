@@ -262,7 +262,7 @@ class Engine:
         change = await _on(self._control, act)
         _, champion = self._serving()
         return {
-            "champion": {"version": change.champion.version, "hash": change.champion.hash},
+            "champion": {"version": change.record.version, "hash": change.record.hash},
             "previous": change.previous.version if change.previous else None,
             "changed": change.changed,
             "serving": champion.to_dict(),

@@ -35,7 +35,7 @@ from tradeloop.state.tables import Base, RevisionRow
 URL_VARIABLE = "TRADELOOP_DATABASE_URL"
 REVISION = "0001"
 
-_SQLITE_SETUP = ("PRAGMA journal_mode=WAL", "PRAGMA synchronous=FULL", "PRAGMA foreign_keys=ON")
+_SQLITE_SETUP = ("PRAGMA journal_mode=WAL", "PRAGMA foreign_keys=ON")
 
 
 def database_url(layout: Layout, params: Params) -> str:
@@ -76,7 +76,7 @@ class Database:
         self._driver_error: type[Exception] = engine.dialect.loaded_dbapi.Error
 
     @classmethod
-    def open(cls, url: str, *, busy_timeout: float = 5.0) -> Database:
+    def open(cls, url: str, *, busy_timeout: float = 5.0, durable: bool = True) -> Database:
         """Connect, and create the tables where there are none yet.
 
         Parameters
@@ -85,6 +85,9 @@ class Database:
             ``sqlite:///path`` or ``postgresql+psycopg://user:password@host:port/name``.
         busy_timeout
             Seconds to wait for another process that is writing.
+        durable
+            Whether a commit waits for the disk. Without it (a simulation, which can be run again) a SQLite file may be
+            lost when the machine, not the process, dies; PostgreSQL commits as its server is set up.
         """
         try:
             parsed = make_url(url)
@@ -92,7 +95,7 @@ class Database:
             raise StoreError("a database url looks like sqlite:///path or postgresql+psycopg://…, got none") from None
         if parsed.get_backend_name() not in ("sqlite", "postgresql"):
             raise StoreError(f"the database must be sqlite or postgresql, got {parsed.get_backend_name()!r}")
-        database = cls(_engine(parsed, busy_timeout))
+        database = cls(_engine(parsed, busy_timeout, durable=durable))
         try:
             database._create_tables()
         except BaseException:
@@ -161,7 +164,7 @@ class Database:
             raise StoreError(f"database {self.name} is at revision {found or 'none'}, this code needs {REVISION}")
 
 
-def _engine(url: URL, busy_timeout: float) -> Engine:
+def _engine(url: URL, busy_timeout: float, *, durable: bool) -> Engine:
     """Return an engine; SQLite's connections take part in explicit transactions only."""
     if url.get_backend_name() != "sqlite":
         return create_engine(url, pool_pre_ping=True, connect_args={"connect_timeout": max(2, int(busy_timeout))})
@@ -177,7 +180,7 @@ def _engine(url: URL, busy_timeout: float) -> Engine:
     def _prepare(connection: Any, _record: Any) -> None:
         # The driver's own BEGIN comes too late (at the first write) for a read-then-write transaction.
         connection.isolation_level = None
-        for statement in _SQLITE_SETUP:
+        for statement in (*_SQLITE_SETUP, f"PRAGMA synchronous={'FULL' if durable else 'OFF'}"):
             connection.execute(statement)
 
     @event.listens_for(engine, "begin")
