@@ -16,9 +16,11 @@ from onnx import TensorProto, helper, numpy_helper
 from tradeloop.atomic import write_bytes, write_json, write_parquet
 from tradeloop.bundle import FORECASTS, Bundle, write_bundle
 from tradeloop.config import MODELS, TARGETS, Labels, Target
+from tradeloop.dataset import Matrix
 from tradeloop.ensemble import Ensemble
 from tradeloop.layout import Layout
 from tradeloop.manifest import Facts, Thresholds
+from tradeloop.reference import build_reference
 from tradeloop.schema import Schema
 from tradeloop.splits import Fold, write_splits
 
@@ -126,16 +128,38 @@ def tiny_bundle(
     """Write a bundle to `folder` and return it; `seed` picks its weights, `facts` change what its manifest says."""
     schema = schema or tiny_schema()
     width = len(schema)
+    graphs, spec = tiny_graphs(width, seed), tiny_spec(schema)
     return write_bundle(
         folder,
         tiny_facts(schema, **facts),
-        spec=tiny_spec(schema),
+        spec=spec,
         schema=schema,
-        graphs=tiny_graphs(width, seed),
+        graphs=graphs,
         golden=tiny_rows(12, width, seed=99),
         metrics={"direction": {"auc": 0.55}},
         gate={"verdict": "pass" if passed else "fail", "reasons": [], "targets": {}},
+        reference=tiny_reference(Ensemble.load(graphs, spec), schema),
     )
+
+
+def tiny_reference(ensemble: Ensemble, schema: Schema, *, bars: int = 100, seed: int = 8) -> dict[str, Any]:
+    """Return what a holdout of `bars` bars of all symbols says of an ensemble that is right about everything."""
+    rng = np.random.default_rng(seed)
+    x = tiny_rows(bars * len(SYMBOLS), len(schema), seed)
+    forecast = ensemble.forecast(x)
+    volatility = np.exp(forecast.range + 0.3 * rng.standard_normal(len(x)))
+    up = rng.random(len(x)) < forecast.p_up
+    moves = np.where(up, 1, -1) * np.abs(rng.standard_normal(len(x))) * volatility
+    times = np.repeat(np.datetime64("2010-01-04", "us") + np.arange(bars) * np.timedelta64(1, "D"), len(SYMBOLS))
+    y: dict[Target, NDArray[np.float64]] = {
+        "direction": up.astype(np.float64),
+        "return": moves,
+        "range": np.log(volatility),
+    }
+    symbol = np.array(SYMBOLS * bars, dtype=object)
+    matrix = Matrix(schema, x, y, symbol, times, times + np.timedelta64(1, "D"))
+    frame = pd.DataFrame({"row": np.arange(len(x)), **{name: getattr(forecast, name) for name in FORECASTS}})
+    return build_reference(frame, matrix, train=np.arange(len(x)), coverage=float(ensemble.spec["coverage"]))
 
 
 def tiny_pipeline(layout: Layout, *, seed: int = 0, passed: bool = True, note: float = 0.5) -> None:

@@ -18,16 +18,19 @@ from tests.bundles import (
     tiny_bundle,
     tiny_facts,
     tiny_graphs,
+    tiny_reference,
     tiny_rows,
     tiny_schema,
     tiny_spec,
 )
 from tradeloop.bundle import FORECASTS, Bundle, write_bundle
+from tradeloop.ensemble import Ensemble
 from tradeloop.errors import BundleError
 from tradeloop.manifest import canonical, place, seal, verify
 
 GRAPH = "xgboost/direction.onnx"
 GRAPHS = tiny_graphs(6, 0)
+REFERENCE = tiny_reference(Ensemble.load(GRAPHS, tiny_spec(tiny_schema())), tiny_schema())
 
 
 @pytest.fixture
@@ -229,7 +232,7 @@ class TestRefusals:
 class TestWriting:
     def parts(self, **changes: Any) -> dict[str, Any]:
         schema = tiny_schema()
-        parts: dict[str, Any] = {"spec": tiny_spec(schema), "schema": schema, "graphs": GRAPHS}
+        parts: dict[str, Any] = {"spec": tiny_spec(schema), "schema": schema, "graphs": GRAPHS, "reference": REFERENCE}
         return parts | {"golden": tiny_rows(3), "metrics": {}, "gate": {"verdict": "pass"}} | changes
 
     @pytest.mark.parametrize(

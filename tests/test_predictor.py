@@ -19,13 +19,14 @@ from tests.bundles import (
     tiny_bundle,
     tiny_facts,
     tiny_graphs,
+    tiny_reference,
     tiny_rows,
     tiny_schema,
     tiny_spec,
 )
 from tradeloop.bundle import FORECASTS, Bundle, write_bundle
 from tradeloop.config import Labels
-from tradeloop.ensemble import Forecast
+from tradeloop.ensemble import Ensemble, Forecast
 from tradeloop.manifest import Thresholds
 from tradeloop.predictor import Prediction, Predictor, new_ids
 
@@ -68,7 +69,8 @@ def fixed_bundle(
     spec = tiny_spec(schema)
     spec["targets"]["direction"]["calibrator"] = {"kind": "none"}
     parts = {"spec": spec, "schema": schema, "graphs": graphs, "golden": tiny_rows(2), "metrics": {}, "gate": {}}
-    return write_bundle(folder, tiny_facts(schema, **facts), **parts)
+    reference = tiny_reference(Ensemble.load(graphs, spec), schema)
+    return write_bundle(folder, tiny_facts(schema, **facts), reference=reference, **parts)
 
 
 class TestNumbers:
@@ -215,6 +217,7 @@ class TestNoForecast:
             for name, body in tiny_graphs(6, 0).items()
         }
         parts = {"spec": tiny_spec(schema), "schema": schema, "graphs": growing, "metrics": {}, "gate": {}}
+        parts["reference"] = tiny_reference(Ensemble.load(tiny_graphs(6, 0), tiny_spec(schema)), schema)
         bundle = write_bundle(
             tmp_path / "growing", tiny_facts(schema), golden=np.zeros((1, 6), dtype=np.float32), **parts
         )

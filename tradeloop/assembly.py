@@ -21,6 +21,7 @@ from tradeloop.dataset import Matrix, data_hash, load_matrix
 from tradeloop.errors import BundleError
 from tradeloop.layout import Layout
 from tradeloop.manifest import Facts, Thresholds
+from tradeloop.reference import build_reference
 from tradeloop.splits import read_splits
 
 CODE = ("tradeloop", "stages", "feature_repo", "bentos", "params.yaml", "dvc.yaml", "requirements.lock")
@@ -51,6 +52,12 @@ def assemble(layout: Layout, params: Params) -> Bundle:
         golden=golden,
         metrics=_read_json(layout.reports / "metrics.json"),
         gate=gate,
+        reference=build_reference(
+            pd.read_parquet(layout.reports / "holdout.parquet"),
+            matrix,
+            train=read_splits(layout)[1].train,
+            coverage=float(spec["coverage"]),
+        ),
     )
     forecast = bundle.forecast(golden)
     for name in FORECASTS:

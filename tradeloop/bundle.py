@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from tradeloop.ensemble import Ensemble, Forecast, Spec
 from tradeloop.errors import BundleError
 from tradeloop.manifest import DOCUMENTS, MANIFEST, Facts, Manifest, Verified, canonical, seal, verify
+from tradeloop.reference import Reference
 from tradeloop.schema import Schema
 
 VERSION_LENGTH = 12
@@ -30,6 +31,8 @@ class Bundle:
         SHA-256 over everything in it.
     metrics, gate
         What evaluation and gate said of it.
+    reference
+        What its holdout says of it: what live skill and drift are measured against.
     """
 
     hash: str
@@ -38,6 +41,7 @@ class Bundle:
     ensemble: Ensemble
     metrics: Mapping[str, Any]
     gate: Mapping[str, Any]
+    reference: Reference
 
     @property
     def version(self) -> str:
@@ -70,7 +74,10 @@ class Bundle:
         ensemble = Ensemble.load(files.files, spec)
         _consistent(files, spec, schema)
         _try_golden(ensemble, files.json("golden.json"))
-        return cls(files.hash, files.manifest, schema, ensemble, metrics, gate)
+        reference = Reference.parse(files.json("reference.json"))
+        if reference.features.names != schema.names:
+            raise BundleError("reference.json and schema.json list different features")
+        return cls(files.hash, files.manifest, schema, ensemble, metrics, gate, reference)
 
     def forecast(self, x: NDArray[np.float32]) -> Forecast:
         """Return the forecasts of feature rows, float32 (n, d), in schema order; range in log space."""
@@ -87,6 +94,7 @@ def write_bundle(
     golden: NDArray[np.float32],
     metrics: Mapping[str, Any],
     gate: Mapping[str, Any],
+    reference: Mapping[str, Any],
 ) -> Bundle:
     """Check that the parts fit each other, and write them; the same input gives the same bytes and hash.
 
@@ -97,6 +105,8 @@ def write_bundle(
     golden
         A few real feature rows, float32 (n, d), all finite; what they forecast here must come out wherever the
         bundle is loaded, to 1e-6.
+    reference
+        What `reference.build_reference` measured on the holdout.
 
     Raises
     ------
@@ -111,11 +121,12 @@ def write_bundle(
         "metrics.json": metrics,
         "gate.json": gate,
         "golden.json": _golden(Ensemble.load(graphs, spec), golden),
+        "reference.json": reference,
     }
     files = dict(graphs)
     for name, document in documents.items():
         try:
-            files[name] = canonical(document)
+            files[name] = canonical(document, dense=document is reference)
         except ValueError as error:
             raise BundleError(f"{name} must hold finite numbers only: {error}") from None
     verified = seal(facts, schema.hash, files)

@@ -27,7 +27,7 @@ from tradeloop.errors import BundleError
 
 FORMAT = 1
 MANIFEST = "manifest.json"
-DOCUMENTS = ("stack.json", "schema.json", "metrics.json", "gate.json", "golden.json")
+DOCUMENTS = ("stack.json", "schema.json", "metrics.json", "gate.json", "golden.json", "reference.json")
 
 _MANIFEST_LIMIT = 256 * 1024
 _FILE_LIMIT = 512 * 1024 * 1024
@@ -104,9 +104,10 @@ class Verified:
         place(folder, self.files)
 
 
-def canonical(content: Any) -> bytes:
-    """Return the one JSON text of `content`; ValueError for numbers that are not finite."""
-    text = json.dumps(content, indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False)
+def canonical(content: Any, *, dense: bool = False) -> bytes:
+    """Return the one JSON text of `content`, without white space if `dense`; ValueError if a number is not finite."""
+    layout: dict[str, Any] = {"separators": (",", ":")} if dense else {"indent": 2}
+    text = json.dumps(content, **layout, sort_keys=True, allow_nan=False, ensure_ascii=False)
     return f"{text}\n".encode()
 
 

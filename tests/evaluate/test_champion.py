@@ -23,6 +23,7 @@ from tradeloop.evaluate.champion import compare, compare_with_champion, known_un
 from tradeloop.evaluate.documents import holdout_frame
 from tradeloop.gate import Comparison, decide
 from tradeloop.manifest import Facts, Thresholds
+from tradeloop.reference import build_reference
 
 SETTINGS = {"block": 10, "bootstrap": 200, "confidence": 0.95, "seed": 1}
 
@@ -61,6 +62,10 @@ def make_bundle(case: Case, folder: Path, train_end: datetime) -> Bundle:
     )
     golden = case.holdout.x[:3]
     parts = {"golden": golden, "metrics": {}, "gate": {"verdict": "pass"}}
+    matrix = load_matrix(case.layout)
+    parts["reference"] = build_reference(
+        holdout_frame(case.holdout), matrix, train=case.holdout.sample.train, coverage=case.holdout.coverage
+    )
     return write_bundle(folder, facts, spec=spec, schema=case.holdout.schema, graphs=graphs, **parts)
 
 

@@ -26,6 +26,7 @@ from tradeloop.evaluate.holdout import Holdout, bars_per_year
 from tradeloop.evaluate.judgement import judge
 from tradeloop.gate import decide
 from tradeloop.manifest import Facts, Thresholds
+from tradeloop.reference import build_reference
 from tradeloop.splits import Fold, holdout_split, walk_forward
 from tradeloop.stacking import Members, OutOfFold, fit_stack
 from tradeloop.training import fit, out_of_fold
@@ -99,6 +100,7 @@ def train_bundle(
             golden=_golden(matrix, last),
             metrics=compact(judgement.evaluation),
             gate=verdict,
+            reference=build_reference(holdout_frame(holdout), matrix, train=last.train, coverage=params.stack.coverage),
         )
     return Trained(bundle, verdict, time.process_time() - began, len(matrix))
 

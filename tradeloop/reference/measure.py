@@ -1,0 +1,282 @@
+"""Measuring the reference on the holdout."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tradeloop.bars import Floats, Times
+from tradeloop.ensemble import logit, sigmoid
+from tradeloop.errors import BundleError
+from tradeloop.reference.content import (
+    FORMAT,
+    POINTS,
+    Reference,
+    alignment_covariate,
+    normal_score_limit,
+    score_grid,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from tradeloop.dataset import Matrix
+    from tradeloop.splits import Rows
+
+RECENT = 1_000
+FORECASTS = ("p_up", "ret", "ret_low", "ret_high", "range", "range_low", "range_high")
+_PRIOR = 1.0 / 25.0  # precision of slope and intercept about 0: only keeps them finite where labels are separable
+_STEPS = 50
+
+Json = dict[str, Any]
+Index = NDArray[np.intp]
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """The holdout by time, then symbol: positions in the matrix, number of time and symbol, forecasts, labels."""
+
+    row: Index
+    time: Index
+    symbol: Index
+    overlap: int
+    forecast: Mapping[str, Floats]
+    label: Mapping[str, Floats]
+
+    @property
+    def times(self) -> int:
+        return int(self.time[-1]) + 1
+
+    @property
+    def symbols(self) -> int:
+        return int(self.symbol.max()) + 1
+
+
+def build_reference(
+    holdout: pd.DataFrame, matrix: Matrix, *, train: Rows, coverage: float, recent: int = RECENT
+) -> Json:
+    """Return the content of ``reference.json``; the same input gives the same content.
+
+    Parameters
+    ----------
+    holdout
+        ``row`` (position in `matrix`) and `FORECASTS` (range in logs) of every holdout row, as evaluate wrote them.
+    train
+        Positions of the rows that trained.
+    coverage
+        Nominal coverage of the intervals.
+    recent
+        How many of the matrix's newest rows stand for the market as it was when the model was made.
+
+    Raises
+    ------
+    BundleError
+        No holdout rows, or a forecast that is not finite.
+    """
+    rows = _read(holdout, matrix)
+    content = {
+        "format": FORMAT,
+        "rows": len(rows.row),
+        "times": rows.times,
+        "symbols": rows.symbols,
+        "train_rows": len(train),
+        "overlap": rows.overlap,
+        "coverage": coverage,
+        "direction": _direction(rows),
+        "ret": _return(rows),
+        "range": _range(rows),
+        "features": {
+            "names": list(matrix.schema.names),
+            "train": [sketch(column) for column in matrix.x[train].T],
+            "recent": [sketch(column) for column in matrix.x[-recent:].T],
+        },
+        "forecasts": {name: sketch(rows.forecast[name]) for name in ("p_up", "ret", "range")},
+    }
+    return Reference.parse(_rounded(content)).model_dump(mode="json")
+
+
+def sketch(values: NDArray[Any]) -> Json:
+    """Return the JSON of a `Sketch` of `values` (n,)."""
+    exact = values.astype(np.float64)
+    quantiles = np.quantile(exact, np.linspace(0.0, 1.0, POINTS))
+    _, counts = np.unique(exact, return_counts=True)
+    return {
+        # Interpolation may lower a quantile by a unit in the last place among equal values.
+        "quantiles": np.maximum.accumulate(quantiles).tolist(),
+        "mean": float(exact.mean()),
+        "sd": float(exact.std()),
+        "ties": float(counts.max() / len(exact)),
+    }
+
+
+def _read(holdout: pd.DataFrame, matrix: Matrix) -> _Rows:
+    row = holdout["row"].to_numpy(dtype=np.intp)
+    if not len(row):
+        raise BundleError("the holdout has no rows: a bundle needs some to say what skill is to be expected")
+    _, symbol = np.unique(matrix.symbol[row].astype(str), return_inverse=True)
+    order = np.lexsort((symbol, matrix.timestamp[row]))
+    row, symbol = row[order], symbol[order]
+    times, time = np.unique(matrix.timestamp[row], return_inverse=True)
+    forecast = {name: holdout[name].to_numpy(dtype=np.float64)[order] for name in FORECASTS}
+    for name, values in forecast.items():
+        if not np.isfinite(values).all():
+            raise BundleError(f"the holdout's {name} must be finite")
+    label: dict[str, Floats] = {target: values[row] for target, values in matrix.y.items()}
+    return _Rows(row, time, symbol, _overlap(times, matrix.timestamp[row], matrix.label_end[row]), forecast, label)
+
+
+def _overlap(times: Times, at: Times, label_end: Times) -> int:
+    """Return how many later rows of a symbol begin before a row's label has ended, in the median."""
+    between = np.searchsorted(times, label_end, side="left") - np.searchsorted(times, at, side="left") - 1
+    return max(int(np.median(between)), 0)
+
+
+def _direction(rows: _Rows) -> Json:
+    y, p = rows.label["direction"], rows.forecast["p_up"]
+    kept = np.clip(p, 1e-6, 1 - 1e-6)
+    loss = -(y * np.log(kept) + (1 - y) * np.log1p(-kept))
+    return _sharpness(logit(p), y, rows) | {
+        "base_rate": float(y.mean()),
+        "accuracy": _mean(((p >= 0.5) == (y > 0.5)).astype(np.float64), rows),
+        "loss": _mean(loss, rows),
+        "loss_sd": float(loss.std()),
+    }
+
+
+def _return(rows: _Rows) -> Json:
+    actual, ret = rows.label["return"], rows.forecast["ret"]
+    volatility = np.exp(rows.forecast["range"])
+    residual = (actual - ret) / volatility
+    moved = actual != 0  # nothing is at stake, and the sign says nothing, where the price did not move
+    sharpness = _sharpness(alignment_covariate(ret, volatility, actual)[moved], (actual[moved] > 0) * 1.0, rows, moved)
+    inside = (rows.forecast["ret_low"] <= actual) & (actual <= rows.forecast["ret_high"])
+    return sharpness | {
+        "residual": sketch(residual),
+        "alignment": sketch(ret * actual / volatility**2),
+        "coverage": _mean(inside.astype(np.float64), rows),
+        "loss": _mean(residual**2, rows),
+        "loss_sd": float((residual**2).std()),
+    }
+
+
+def _range(rows: _Rows) -> Json:
+    residual = rows.label["range"] - rows.forecast["range"]
+    mean = _mean(residual, rows, serial=True)
+    apart = residual - mean["value"]
+    now, before = _successive(rows)
+    lag1 = _ratio(float(apart[now] @ apart[before]), float(apart[before] @ apart[before]))
+    lag1 = float(np.clip(lag1, -0.99, 0.99))
+    innovation = apart[now] - lag1 * apart[before] if len(now) > 1 else apart
+    limit = normal_score_limit(len(innovation))
+    probabilities = [float(value) for value in _normal_cdf(score_grid(limit))]
+    scores = np.maximum.accumulate(np.quantile(innovation, probabilities))
+    score = np.interp(innovation, scores, score_grid(limit))
+    part = rows.time[now] if len(now) > 1 else rows.time
+    inside = (rows.forecast["range_low"] <= rows.label["range"]) & (rows.label["range"] <= rows.forecast["range_high"])
+    lags = _bandwidth(rows)
+    return {
+        "residual": sketch(residual),
+        "mean": mean,
+        "lag1": lag1,
+        "scores": scores.tolist(),
+        "limit": limit,
+        "correlation": _correlation(score, part),
+        "location_effect": _design_effect(score - score.mean(), part, lags, tapered=True),
+        "scale_effect": _design_effect(score**2 - (score**2).mean(), part, lags, tapered=True),
+        "coverage": _mean(inside.astype(np.float64), rows),
+        "loss": _mean(residual**2, rows, serial=True),
+        "loss_sd": float((residual**2).std()),
+    }
+
+
+def _sharpness(x: Floats, y: Floats, rows: _Rows, kept: NDArray[np.bool_] | None = None) -> Json:
+    """Return the JSON of a `Sharpness`: logistic regression of y (n,) on x (n,), errors that know the design effect."""
+    time = rows.time if kept is None else rows.time[kept]
+    columns = np.column_stack([np.ones(len(x)), x])
+    found = np.zeros(2)
+    for _ in range(_STEPS):
+        p = sigmoid(columns @ found)
+        information = (columns * (p * (1 - p))[:, None]).T @ columns + _PRIOR * np.eye(2)
+        step = np.linalg.solve(information, columns.T @ (y - p) - _PRIOR * found)
+        # A step of a sharp likelihood can overshoot; half a unit of log odds at the data's scale never does.
+        scale = max(1.0, float(np.abs(columns @ step).max(initial=0.0)) / 2.0)
+        found = found + step / scale
+        if float(np.abs(step).max()) < 1e-10:
+            break
+    p = sigmoid(columns @ found)
+    centred = x - np.average(x, weights=p * (1 - p)) if len(x) else x
+    effect = _design_effect(centred * (y - p), time, rows.overlap)
+    level = _design_effect(y - p, time, rows.overlap)
+    inverse = np.linalg.inv((columns * (p * (1 - p))[:, None]).T @ columns + _PRIOR * np.eye(2))
+    return {
+        "intercept": {"value": float(found[0]), "se": float(np.sqrt(inverse[0, 0] * level))},
+        "slope": {"value": float(found[1]), "se": float(np.sqrt(inverse[1, 1] * effect))},
+        "correlation": _correlation(centred * (y - p), time),
+        "design_effect": effect,
+    }
+
+
+def _mean(values: Floats, rows: _Rows, *, serial: bool = False) -> Json:
+    """Return mean and standard error; `serial` values depend on each other over time beyond what labels share."""
+    lags = _bandwidth(rows) if serial else rows.overlap
+    effect = _design_effect(values - values.mean(), rows.time, lags, tapered=serial)
+    return {"value": float(values.mean()), "se": float(np.sqrt(values.var() * effect / len(values)))}
+
+
+def _design_effect(score: Floats, time: Index, lags: int, *, tapered: bool = False) -> float:
+    """Return long-run variance of the scores' sum over the variance of independent ones, at least 1.
+
+    Scores are summed over the symbols of one time, and the autocovariances of these sums up to `lags` times are added:
+    all in full where labels overlap by that much, `tapered` (Bartlett) where dependence fades out.
+    """
+    sums = np.bincount(time, weights=score)
+    total = float(sums @ sums)
+    for lag in range(1, min(lags, len(sums) - 1) + 1):
+        weight = 1.0 - lag / (lags + 1.0) if tapered else 1.0
+        total += 2.0 * weight * float(sums[lag:] @ sums[:-lag])
+    return max(_ratio(total, float(score @ score), otherwise=1.0), 1.0)
+
+
+def _correlation(score: Floats, time: Index) -> float:
+    """Return the correlation of the scores of two symbols at one time, on average; 0 with one symbol."""
+    apart = score - score.mean() if len(score) else score
+    sums, counts = np.bincount(time, weights=apart), np.bincount(time)
+    pairs = float((counts * (counts - 1)).sum())
+    own = float(apart @ apart)
+    return _ratio(float(sums @ sums) - own, pairs * own / max(len(apart), 1))
+
+
+def _successive(rows: _Rows) -> tuple[Index, Index]:
+    """Return positions of rows, and those of the rows before them of the same symbol."""
+    order = np.lexsort((rows.time, rows.symbol))
+    same = rows.symbol[order][1:] == rows.symbol[order][:-1]
+    now, before = order[1:][same], order[:-1][same]
+    by_time = np.argsort(now, kind="stable")
+    return now[by_time], before[by_time]
+
+
+def _bandwidth(rows: _Rows) -> int:
+    """Return over how many times dependence is looked for: the cube root of their number, and what labels share."""
+    return int(np.cbrt(rows.times)) + rows.overlap
+
+
+def _normal_cdf(z: Floats) -> Floats:
+    return np.array([NormalDist().cdf(value) for value in z])
+
+
+def _ratio(above: float, below: float, *, otherwise: float = 0.0) -> float:
+    return above / below if below > 0 else otherwise
+
+
+def _rounded(content: Any) -> Any:
+    """Return `content` with its floats at eight significant digits: enough for any test, the same on any machine."""
+    if isinstance(content, Mapping):
+        return {str(key): _rounded(part) for key, part in content.items()}
+    if isinstance(content, list):
+        return [_rounded(part) for part in content]
+    return float(f"{content:.8g}") if isinstance(content, float) else content
