@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 
-from tradeloop.config.base import Block, Count, ModelName, NonNegative, Positive, Span
+from tradeloop.config.base import Block, Count, ModelName, NonNegative, Positive, Share, Span, Target
 
 
 class Loop(Block):
@@ -38,10 +38,41 @@ class Retrain(Block):
 
 
 class Rollout(Block):
-    """How a challenger is proved, promoted, watched and rolled back."""
+    """How a challenger is proved, promoted, watched and rolled back; see `tradeloop.loop.paired` and `rollout`.
+
+    `improvement` and `tolerance` are shares of the champion's live gain over the naive baseline, `floor` is one of the
+    baseline's own loss. Spans are of market time.
+    """
 
     improvement: NonNegative = 0.05
+    floor: NonNegative = 0.001
+    tolerance: NonNegative = 0.05
+    weights: dict[Target, NonNegative] = {"direction": 0.4, "return": 0.2, "range": 0.4}
+    alpha: Share = 0.05
     min_outcomes: Count = 100
+    max_outcomes: Count = 5_000
+    max_age: Span = "180d"
+    challengers: Count = 3
+    canary: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    canary_outcomes: Count = 100
+    watch: Literal["loop", "all"] = "loop"
+    alpha_watch: Share = 0.05
+    watch_outcomes: Count = 500
+    watch_for: Span = "7d"
+
+    @field_validator("weights")
+    @classmethod
+    def _some_weight(cls, value: dict[Target, float]) -> dict[Target, float]:
+        if not sum(value.values()) > 0:
+            raise ValueError(f"at least one target must have a weight above 0, got {value}")
+        return value
+
+    @model_validator(mode="after")
+    def _room(self) -> Self:
+        if self.max_outcomes < self.min_outcomes:
+            rule = f"max_outcomes must be at least min_outcomes = {self.min_outcomes}"
+            raise ValueError(f"{rule}, got {self.max_outcomes}")
+        return self
 
 
 class Adapt(Block):
