@@ -37,3 +37,7 @@ class StoreError(TradeloopError):
 
 class AdaptationError(TradeloopError):
     """A snapshot of online adaptation is malformed, out of bounds, or for another bundle."""
+
+
+class TrainingError(TradeloopError):
+    """A retraining cannot be prepared, or its workspace cannot be used."""
