@@ -17,7 +17,7 @@ from tradeloop.sources import open_source
 def ingest(layout: Layout, params: Params) -> None:
     """Write one file a symbol and one a context series."""
     market, limits = params.active, params.ingest
-    source = open_source(market, root=layout.root, seed=params.seed)
+    source = open_source(market, root=layout.sources, seed=params.seed)
     bars = {symbol: _cut(symbol, source.read(symbol), limits.start, limits.end) for symbol in market.symbols}
     # Context reaches back before the first bar, which can know it.
     context = {name: _cut(name, source.read_context(name), None, limits.end) for name in market.context}

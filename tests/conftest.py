@@ -46,7 +46,14 @@ ENVIRONMENT = {
     "GIT_COMMITTER_NAME": "tradeloop tests",
     "GIT_COMMITTER_EMAIL": "tests@tradeloop.invalid",
 }
-NOT_INHERITED = ("TRADELOOP_HOME", "TRADELOOP_DATABASE_URL", "TRADELOOP_TOKEN", "BENTOML_HOME", "DVC_EXP_NAME")
+NOT_INHERITED = (
+    "TRADELOOP_HOME",
+    "TRADELOOP_SOURCES",
+    "TRADELOOP_DATABASE_URL",
+    "TRADELOOP_TOKEN",
+    "BENTOML_HOME",
+    "DVC_EXP_NAME",
+)
 # `make` and operators set some of these: no test may touch the project that they point to.
 for _name in NOT_INHERITED:
     os.environ.pop(_name, None)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 HOME_VARIABLE = "TRADELOOP_HOME"
+SOURCES_VARIABLE = "TRADELOOP_SOURCES"
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,14 @@ class Layout:
     def params(self) -> Path:
         """The parameter file."""
         return self.root / "params.yaml"
+
+    @property
+    def sources(self) -> Path:
+        """Where relative paths of a market's files start: the root, or ``$TRADELOOP_SOURCES``.
+
+        A retraining's workspace reads the files of the project that it was cloned from.
+        """
+        return Path(os.environ.get(SOURCES_VARIABLE) or self.root).resolve()
 
     @property
     def data(self) -> Path:
