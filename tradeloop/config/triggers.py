@@ -12,7 +12,7 @@ from tradeloop.config.base import Block, Count, Share, Span
 class AccuracyDropParams(Block):
     """Retrain on the rows since the change: at `min_rows` of them, and at `growth` times as many, `attempts` in all.
 
-    Below `full_rows` the leaves of the trees shrink with the rows.
+    With fewer than `full_rows` before the holdout the `leaves`, parameters by dotted name, shrink in proportion.
     """
 
     enabled: bool = True
@@ -21,6 +21,7 @@ class AccuracyDropParams(Block):
     growth: Annotated[float, Field(gt=1)] = 2.0
     attempts: Count = 4
     full_rows: Count = 800
+    leaves: list[str] = ["train.random_forest.min_samples_leaf", "train.xgboost.min_child_weight"]
 
 
 class CalibrationDriftParams(Block):

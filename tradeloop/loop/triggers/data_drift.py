@@ -1,0 +1,25 @@
+"""The features are no longer what the model was trained on."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from tradeloop.loop.triggers.base import Firing, Trigger
+from tradeloop.monitoring.diagnosis import newest_window
+from tradeloop.monitoring.evidence import Evidence
+
+
+class DataDrift(Trigger):
+    """Fires while at least `share` of the features have drifted, once an episode; trains on the newest rows."""
+
+    name: ClassVar[str] = "data_drift"
+    priority: ClassVar[int] = 40
+
+    def check(self, evidence: Evidence) -> Firing | None:
+        """Return a firing if enough features have drifted."""
+        config = self.params.triggers.data_drift
+        if evidence.drifted_share < config.share:
+            return None
+        since = evidence.drift.get("since")
+        reason = f"{evidence.drifted_share:.0%} of the features have drifted ({config.share:.0%} count), since {since}"
+        return self.firing(str(since), reason, newest_window(config.recent_rows, evidence.now, self.params))
