@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Hashable
 from pathlib import Path
 from typing import ClassVar
 
@@ -46,6 +47,17 @@ class Source(ABC):
         DataError
             If there is no such series, or it cannot be read.
         """
+
+    def version(self, symbol: str) -> Hashable:
+        """Return a value that changes when the symbol's series does, without reading it; None: it never does.
+
+        Raises
+        ------
+        DataError
+            If there is no such series.
+        """
+        del symbol
+        return None
 
     def read_context(self, name: str) -> pd.DataFrame:
         """Return a context frame: `bars.CONTEXT_COLUMNS`, increasing in time, without missing values.

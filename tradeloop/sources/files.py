@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from pathlib import Path
 
 import pandas as pd
@@ -35,6 +36,15 @@ class Files(Source):
             interval=parse_interval(self.market.interval),
             shown=shown,
         )
+
+    def version(self, symbol: str) -> Hashable:
+        """Return which file it is, its size and when it was last written."""
+        path = self._find(self._files.path, symbol)
+        try:
+            found = path.stat()
+        except OSError as error:
+            raise DataError(f"{symbol}: {self._shown(path)}: {error.strerror}") from None
+        return found.st_ino, found.st_size, found.st_mtime_ns
 
     def read_context(self, name: str) -> pd.DataFrame:
         """Return the context frame of a series; see `Source.read_context`."""
