@@ -175,3 +175,5 @@ class Serving(Block):
     database_url: str | None = None
     max_symbols: Annotated[int, Field(ge=1, le=10_000)] = 10_000
     min_edge_bps: NonNegative = 0.0
+    challenger_budget_ms: Positive = 250.0
+    challenger_queue: Count = 2000
