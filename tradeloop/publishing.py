@@ -19,8 +19,10 @@ from tradeloop.errors import BundleError
 from tradeloop.layout import Layout
 from tradeloop.lifecycle import SERVING, ModelRecord
 from tradeloop.manifest import Verified, verify
+from tradeloop.promotion import promotion_evidence, require_schema
 from tradeloop.registry import Registry
 from tradeloop.schema import Schema
+from tradeloop.version_facts import VersionFacts
 
 ACTOR = "pipeline"
 
@@ -66,7 +68,7 @@ def publish(layout: Layout, params: Params) -> dict[str, Any]:
 
     files, bundle = _packaged(layout, params)
     schema = Schema.load(layout.store / "schema.json")
-    schema.require(bundle.schema.hash, what=f"bundle {bundle.version}")
+    require_schema(bundle, current=schema, holds=lambda _: False)  # the store is filled from the current rows below
     store = OnlineStore(layout, params)
     try:
         store.fill(schema)
@@ -105,7 +107,9 @@ def ensure_published(layout: Layout, params: Params) -> ModelRecord | None:
             _, bundle = _packaged(layout, params)
             if _obstacle(_register(registry, bundle), params) is None:
                 reason = "restored: the registry had no champion"
-                champion = registry.promote(bundle.hash, actor=ACTOR, reason=reason).champion
+                champion = registry.promote(
+                    bundle.hash, actor=ACTOR, reason=reason, evidence=_evidence(bundle)
+                ).champion
     if champion is not None and not store.folder(champion.hash).parent.exists():
         store.restore(champion.hash)
     return champion
@@ -129,6 +133,7 @@ def _register(registry: Registry, bundle: Bundle) -> ModelRecord:
         reason=_verdict(bundle),
         evidence=_evidence(bundle),
         passed=bundle.passed,
+        facts=VersionFacts.of(bundle),
     )
 
 
@@ -156,7 +161,8 @@ def _verdict(bundle: Bundle) -> str:
 
 def _evidence(bundle: Bundle) -> dict[str, Any]:
     kept = bundle.manifest.model_dump(mode="json", include={"data_hash", "git_revision", "git_dirty", "train_end"})
-    return {**kept, "metrics": dict(bundle.metrics), "targets": bundle.gate.get("targets", {})}
+    targets = bundle.gate.get("targets", {})
+    return {**kept, **promotion_evidence(bundle), "metrics": dict(bundle.metrics), "targets": targets}
 
 
 def _was_promoted(report: Path) -> bool:
