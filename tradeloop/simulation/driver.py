@@ -160,7 +160,7 @@ def simulate(
     policy_of: Callable[[Stage], Policy],
     *,
     home: Path,
-    progress: Callable[[int], None] = lambda _: None,
+    progress: Callable[[int], object] = lambda _: None,
 ) -> Record:
     """Run from the warm-up's end to the end of the world.
 
