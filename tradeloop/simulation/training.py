@@ -27,7 +27,6 @@ from tradeloop.evaluate.judgement import judge
 from tradeloop.gate import decide
 from tradeloop.manifest import Facts, Thresholds
 from tradeloop.reference import build_reference
-from tradeloop.reference import build_reference
 from tradeloop.splits import Fold, holdout_split, walk_forward
 from tradeloop.stacking import Members, OutOfFold, fit_stack
 from tradeloop.training import fit, out_of_fold
