@@ -11,10 +11,11 @@ import pytest
 
 from tests.bundles import tiny_bundle
 from tradeloop.bundle import Bundle
-from tradeloop.errors import BundleError, RegistryError
+from tradeloop.errors import BundleError, RegistryError, SchemaMismatch
 from tradeloop.registry import Registry
-from tradeloop.serving import champion as module
-from tradeloop.serving.champion import ChampionHolder, promote_verified, roll_back_verified
+from tradeloop.serving import holder as module
+from tradeloop.serving.champion import Loaded, Refusal, promote_verified, roll_back_verified
+from tradeloop.serving.holder import LineupHolder
 from tradeloop.state.database import Database
 
 
@@ -24,25 +25,36 @@ class Bench:
 
     root: Path
     registry: Registry
-    holder: ChampionHolder = field(init=False)
+    holder: LineupHolder = field(init=False)
     swaps: list[str] = field(default_factory=list)
-    refusals: int = 0
+    joined: list[str] = field(default_factory=list)
+    refusals: list[tuple[str, bool]] = field(default_factory=list)
+    unwanted: list[str] = field(default_factory=list)
     loads: int = 0
 
     def __post_init__(self) -> None:
         self.serve(baked=None)
 
     def serve(self, baked: Path | None) -> None:
-        self.holder = ChampionHolder(
-            self.registry,
-            self.load,
-            baked=baked,
-            on_swap=lambda champion: self.swaps.append(champion.hash),
-            on_refusal=self.count_refusal,
-        )
+        self.holder = LineupHolder(self.registry, self.load, self, market="us_daily", baked=baked)
 
-    def count_refusal(self) -> None:
-        self.refusals += 1
+    @property
+    def serving(self) -> Loaded:
+        assert self.holder.current is not None
+        return self.holder.current.champion
+
+    def require(self, bundle: Bundle) -> None:
+        if bundle.hash in self.unwanted:
+            raise SchemaMismatch("the store holds no such features")
+
+    def takes_over(self, champion: Loaded) -> None:
+        self.swaps.append(champion.hash)
+
+    def joins(self, challenger: Loaded) -> None:
+        self.joined.append(challenger.hash)
+
+    def refused(self, refusal: Refusal, *, challenger: bool) -> None:
+        self.refusals.append((refusal.hash, challenger))
 
     def load(self, bundle_hash: str) -> Bundle:
         self.loads += 1
@@ -73,11 +85,10 @@ def test_the_bentos_own_bundle_serves_until_there_is_a_champion(bench: Bench) ->
     baked = tiny_bundle(bench.root / "baked", seed=9)
     bench.serve(bench.root / "baked")
     assert bench.holder.refresh()
-    assert bench.holder.current is not None
-    assert (bench.holder.current.hash, bench.holder.current.source) == (baked.hash, "bento")
+    assert (bench.serving.hash, bench.serving.source) == (baked.hash, "bento")
     champion = bench.add(1, promote=True)
     assert bench.holder.refresh()
-    assert (bench.holder.current.hash, bench.holder.current.source) == (champion, "registry")
+    assert (bench.serving.hash, bench.serving.source) == (champion, "registry")
     assert bench.swaps == [baked.hash, champion]
 
 
@@ -109,13 +120,12 @@ def test_a_broken_champion_leaves_the_old_one_until_it_is_put_right(
     shutil.move(bench.root / new, bench.root / "elsewhere")
     for _ in range(3):
         assert not bench.holder.refresh()
-    assert bench.holder.current is not None
     assert bench.holder.refused is not None
-    assert (bench.holder.current.hash, bench.holder.refused.hash) == (old, new)
-    assert (bench.loads, bench.refusals) == (4, 1)  # tried each time, told once
+    assert (bench.serving.hash, bench.holder.refused.hash) == (old, new)
+    assert (bench.loads, bench.refusals) == (4, [(new, False)])  # tried each time, told once
     shutil.move(bench.root / "elsewhere", bench.root / new)
     assert bench.holder.refresh()
-    assert (bench.holder.current.hash, bench.holder.refused) == (new, None)
+    assert (bench.serving.hash, bench.holder.refused) == (new, None)
 
 
 def test_a_refusal_ends_with_a_rollback_to_what_serves(bench: Bench) -> None:
@@ -125,8 +135,7 @@ def test_a_refusal_ends_with_a_rollback_to_what_serves(bench: Bench) -> None:
     bench.holder.refresh()
     assert bench.holder.refused is not None
     bench.holder.rollback(None, actor="test", reason="broken")
-    assert bench.holder.current is not None
-    assert (bench.holder.current.hash, bench.holder.refused) == (old, None)
+    assert (bench.serving.hash, bench.holder.refused) == (old, None)
 
 
 def test_promoting_here_loads_the_bundle_once(bench: Bench) -> None:
@@ -153,6 +162,28 @@ def test_a_broken_bundle_causes_no_event(bench: Bench) -> None:
     champion = bench.registry.champion()
     assert champion is not None
     assert champion.hash == second
+
+
+def test_what_cannot_be_served_is_neither_promoted_nor_gone_back_to(bench: Bench) -> None:
+    first, second = bench.add(1, promote=True), bench.add(2, promote=True)
+    third = bench.add(3)
+    bench.holder.refresh()
+    bench.unwanted = [first, third]
+    before = bench.registry.champion_version()
+    with pytest.raises(SchemaMismatch):
+        bench.holder.promote(third, actor="test", reason="another schema")
+    with pytest.raises(SchemaMismatch):
+        bench.holder.rollback(None, actor="test", reason="another schema")
+    assert (bench.registry.champion_version(), bench.serving.hash) == (before, second)
+
+
+def test_a_promotion_names_the_gate_report(bench: Bench) -> None:
+    bench.add(1, promote=True)
+    bench.holder.refresh()
+    new = bench.add(2)
+    bench.holder.promote(new, actor="test", reason="better")
+    files = Bundle.load(bench.root / new).manifest.files
+    assert bench.registry.events()[-1].evidence == {"gate_report": files["gate.json"].sha256, "verdict": "pass"}
 
 
 def test_there_is_nothing_to_roll_back_without_a_champion(bench: Bench) -> None:

@@ -152,7 +152,12 @@ def test_without_a_model_it_says_so_and_begins_once_there_is_one(tmp_path: Path)
             response = await ask(client, "AAPL")
             assert response.status_code == 503
             assert response.json()["error"] == "no model is promoted, and the Bento carries none"
-            assert (await client.get("/models")).json() == {"serving": None, "refused": None, "models": []}
+            assert (await client.get("/models")).json() == {
+                "serving": None,
+                "refused": None,
+                "challengers": [],
+                "models": [],
+            }
             assert not engine.ready
 
             database = home.database()

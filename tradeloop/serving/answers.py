@@ -62,6 +62,7 @@ class PredictionAnswer(_Answer):
     as_of: datetime | None
     feature_age_seconds: float | None
     model_version: str
+    arm: Literal["champion", "canary", "ab"]
     status: Literal[200]
 
 
@@ -103,11 +104,24 @@ class Refusal(_Answer):
     at: datetime
 
 
+class ChallengerState(_Answer):
+    """A model beside the champion: `share` of all questions it answers; `reason` tells why it takes no part."""
+
+    model: str
+    version: str
+    mode: Literal["shadow", "canary", "ab"]
+    share: float
+    since: datetime
+    state: Literal["taking part", "loading", "paused", "refused"]
+    reason: str | None
+
+
 class ModelsAnswer(_Answer):
-    """What serves now, what was last refused, and all that is registered."""
+    """What serves now, who else takes part, what was last refused, and all that is registered."""
 
     serving: ServingModel | None
     refused: Refusal | None
+    challengers: list[ChallengerState]
     models: list[RegisteredModel]
 
 
@@ -145,5 +159,6 @@ def entry(prediction: Prediction) -> dict[str, Any]:
         "as_of": p.feature_time,
         "feature_age_seconds": p.feature_age,
         "model_version": p.version,
+        "arm": p.arm,
         "status": 200,
     }

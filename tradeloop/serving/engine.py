@@ -1,8 +1,9 @@
-"""The engine behind the routes: features, forecast, durable log, answer; and the watch over champion and store.
+"""The engine behind the routes: features, forecast, durable log, answer; and the watch over registry and store.
 
 The event loop's thread answers small requests itself: a hand-over to another thread costs more than they do. A thread
 of its own (`_control`) does what may take long: start, swaps, refills of the online store. Another one (`_bulk`) takes
-the requests for many symbols, so that they don't hold up the others.
+the requests for many symbols, so that they don't hold up the others; two more (`_queries`) what asks the database.
+Models that only watch come after the answer, see `watchers`.
 """
 
 from __future__ import annotations
@@ -11,48 +12,38 @@ import asyncio
 import gc
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-from tradeloop.bundle_store import BundleStore
-from tradeloop.config import Params, parse_interval
+from tradeloop.bundle import Bundle
+from tradeloop.config import Params
 from tradeloop.errors import SchemaMismatch, StoreError, TradeloopError
 from tradeloop.layout import Layout
 from tradeloop.prediction_log import PredictionLog
 from tradeloop.predictor import Prediction
-from tradeloop.registry import Change, Registry
+from tradeloop.registry import Change
 from tradeloop.serving.answers import entry
-from tradeloop.serving.champion import Champion, ChampionHolder
-from tradeloop.serving.features import FeatureReader
+from tradeloop.serving.champion import Loaded, Refusal
+from tradeloop.serving.incidents import Incidents
+from tradeloop.serving.lineup import Lineup
+from tradeloop.serving.parts import Parts
+from tradeloop.serving.questions import Question
 from tradeloop.serving.requests import PredictRequest, RequestError, parse_predict
 from tradeloop.serving.telemetry import Telemetry
-from tradeloop.state.database import Database, database_url
+from tradeloop.state.database import Database
 
 log = logging.getLogger(__name__)
 
 WATCH_SECONDS = 0.1
-"""How often the registry is asked whether there is a new champion."""
+"""How often the registry is asked whether there is anything new."""
 _RETRY_SECONDS = 1.0
-_BUSY_SECONDS = 1.0
-"""A database that another process holds for longer is an answer 503, before BentoML's own timeout of two seconds."""
 _INLINE = 32
 """Up to this many symbols are answered on the event loop's own thread."""
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class _Parts:
-    """What is there once the service has started."""
-
-    database: Database
-    log: PredictionLog
-    registry: Registry
-    holder: ChampionHolder
-    features: FeatureReader
 
 
 class Engine:
@@ -72,11 +63,12 @@ class Engine:
         self._layout = layout
         self._params = params
         self._baked = baked
-        self._max_age = parse_interval(params.active.max_age)
         self._telemetry = telemetry or Telemetry()
+        self._incidents = Incidents(self._telemetry)
         self._control = ThreadPoolExecutor(1, thread_name_prefix="control")
         self._bulk = ThreadPoolExecutor(1, thread_name_prefix="bulk")
-        self._parts: _Parts | None = None
+        self._queries = ThreadPoolExecutor(2, thread_name_prefix="queries")
+        self._parts: Parts | None = None
         self._unready = "the service is starting"
         self._began = False
 
@@ -107,30 +99,54 @@ class Engine:
             400 or 422 for a bad request, 409 if `as_of` asks for features of another schema, 503 where there is no
             model, no feature store, or the log fails: then nothing is answered.
         """
+        since = time.perf_counter()
         request = parse_predict(body, max_symbols=self._params.serving.max_symbols)
-        parts, champion = self._serving()
+        parts, lineup = self._serving()
         if request.as_of is not None and parts.features.clock.mode != "replay":
             raise RequestError(422, f"as_of needs the replay clock, this market's is {parts.features.clock.mode}")
         try:
-            predictions = await self._forecast(parts, champion, request)
-            await self._durable(parts.log, predictions)
+            question = await self._forecast(parts, lineup, request, since)
+            await self._durable(parts.log, question.answered)
         except SchemaMismatch as error:
             raise RequestError(409, str(error)) from None
         except StoreError as error:
             log.error("a request was not answered: %s", error)
             raise RequestError(503, str(error)) from None
-        return self._answer(champion, predictions)
+        # Not before the answer has left: it is written before the loop comes to its next turn.
+        asyncio.get_running_loop().call_soon(parts.watchers.offer, question)
+        return self._answer(lineup, question.answered)
 
     async def models(self) -> dict[str, Any]:
-        """Return what serves, what was refused, and what is registered."""
+        """Return what serves, who else takes part, what was refused, and what is registered."""
         parts = self._started()
-        models = await _on(self._control, parts.registry.models)
-        current, refused = parts.holder.current, parts.holder.refused
+        models = await _on(self._queries, parts.registry.models)
+        holder = parts.holder
+        lineup, refused = holder.current, holder.refused
         return {
-            "serving": current.to_dict() if current else None,
+            "serving": lineup.champion.to_dict() if lineup else None,
             "refused": refused.to_dict() if refused else None,
+            "challengers": holder.challengers(),
             "models": [model.to_dict() for model in models],
         }
+
+    async def query(self, ask: Callable[[Database], T]) -> T:
+        """Ask the database something, or write to it, without holding up the event loop."""
+        database = self._started().database
+        return await _on(self._queries, lambda: ask(database))
+
+    @property
+    def params(self) -> Params:
+        """The parameters that the service started with."""
+        return self._params
+
+    @property
+    def telemetry(self) -> Telemetry:
+        """Where the service counts."""
+        return self._telemetry
+
+    def now(self) -> datetime:
+        """Return the market's time; StoreError where a replayed market has no bar."""
+        return self._started().features.clock.now()
 
     async def promote(self, version: str) -> dict[str, Any]:
         """Verify and promote a registered model; it serves here when this returns."""
@@ -144,27 +160,52 @@ class Engine:
 
     def close(self) -> None:
         """Finish what is being written and let go of everything."""
-        self._control.shutdown()
-        self._bulk.shutdown()
+        for executor in (self._control, self._bulk, self._queries):
+            executor.shutdown()
         if self._parts is not None:
-            self._parts.log.close()
-            self._parts.features.close()
-            self._parts.database.close()
+            self._parts.close()
+
+    def require(self, bundle: Bundle) -> None:
+        """Refuse to promote a bundle whose features are not to be had."""
+        self._started().features.require(bundle)
+
+    def takes_over(self, champion: Loaded) -> None:
+        """Make the new champion's features ready. One without features abstains: better than the one replaced."""
+        if not self._unready and self._parts is not None:
+            try:
+                self._parts.features.prepare(champion.schema)
+            except StoreError as error:
+                log.error("champion %s will abstain: %s", champion.version, error)
+        self._telemetry.serves(champion.version, champion.source)
+
+    def joins(self, challenger: Loaded) -> None:
+        """Make a challenger's features ready, where they are others than the champion's."""
+        if self._parts is not None:
+            self._parts.features.repair(challenger.schema)
+
+    def refused(self, refusal: Refusal, *, challenger: bool) -> None:
+        """Count a model of the registry that cannot be loaded, and put it on the record."""
+        if not challenger:
+            self._telemetry.refused()
+        kind = "challenger_refused" if challenger else "champion_refused"
+        self._incidents.note(kind, f"{refusal.version}: {refusal.reason}")
 
     def _turn(self) -> None:
-        """Start if that is still to be done; else look for a new champion and newer bars."""
+        """Start if that is still to be done; else look for a change of models and for newer bars."""
         if self._parts is None:
-            self._parts = self._open()
+            self._parts = Parts.open(self._layout, self._params, self, self._incidents, baked=self._baked)
         parts = self._parts
-        swapped = parts.holder.refresh()
-        champion = parts.holder.current
-        if champion is None:
+        changed = parts.holder.refresh()
+        lineup = parts.holder.current
+        if lineup is None:
             refused = parts.holder.refused
             raise StoreError(refused.reason if refused else "no model is promoted, and the Bento carries none")
+        champion = lineup.champion
         if self._unready:
             parts.features.prepare(champion.schema)
         parts.features.tick(champion.schema)
-        if swapped or self._unready:
+        if changed or self._unready:
+            parts.watchers.follow(lineup)
             # What is loaded now stays: the collector need not walk it, which is where the slowest requests came from.
             gc.collect()
             gc.freeze()
@@ -172,72 +213,38 @@ class Engine:
             log.info("ready: market %s, model %s", self._params.market, champion.version)
             self._unready, self._began = "", True
 
-    def _open(self) -> _Parts:
-        database = Database.open(database_url(self._layout, self._params), busy_timeout=_BUSY_SECONDS)
-        try:
-            features = FeatureReader(self._layout, self._params)
-            registry = Registry(database, self._params.market)
-            holder = ChampionHolder(
-                registry,
-                BundleStore(self._layout, self._params).get,
-                baked=self._baked,
-                on_swap=lambda champion: self._on_swap(features, champion),
-                on_refusal=self._telemetry.refused,
-            )
-            return _Parts(database, PredictionLog(database), registry, holder, features)
-        except BaseException:
-            database.close()
-            raise
-
-    def _on_swap(self, features: FeatureReader, champion: Champion) -> None:
-        """Make the new champion's features ready. One without features abstains: better than the one replaced."""
-        if not self._unready:
-            try:
-                features.prepare(champion.schema)
-            except StoreError as error:
-                log.error("champion %s will abstain: %s", champion.version, error)
-        self._telemetry.serves(champion.version, champion.source)
-
     def _complain(self, reason: str) -> None:
         if reason != self._unready:
             log.error("not ready: %s", reason)
             self._unready = reason
 
-    def _started(self) -> _Parts:
+    def _started(self) -> Parts:
         if self._parts is None:
             raise RequestError(503, self._unready)
         return self._parts
 
-    def _serving(self) -> tuple[_Parts, Champion]:
+    def _serving(self) -> tuple[Parts, Lineup]:
         parts = self._started()
-        champion = parts.holder.current
-        if champion is None or not self._began:
+        lineup = parts.holder.current
+        if lineup is None or not self._began:
             raise RequestError(503, self._unready)
-        return parts, champion
+        return parts, lineup
 
-    async def _forecast(self, parts: _Parts, champion: Champion, request: PredictRequest) -> list[Prediction]:
-        """Return a prediction for each symbol; where rows lack that could be there, fill them in and ask again."""
-        predictions = await self._compute(parts.features, champion, request)
-        if request.as_of is None and parts.features.may_repair(champion.schema) and any(map(_lacks_row, predictions)):
-            await _on(self._control, lambda: parts.features.repair(champion.schema))
-            predictions = await self._compute(parts.features, champion, request)
-        return predictions
+    async def _forecast(self, parts: Parts, lineup: Lineup, request: PredictRequest, since: float) -> Question:
+        """Answer each symbol; where rows lack that could be there, fill them in and ask again."""
 
-    async def _compute(self, features: FeatureReader, champion: Champion, request: PredictRequest) -> list[Prediction]:
-        def compute() -> list[Prediction]:
-            if request.as_of is None:
-                asked = features.read(request.symbols, champion.schema)
-            else:
-                asked = features.as_of(request.symbols, champion.schema, request.as_of)
-            return champion.predictor.predict(
-                request.symbols, asked.rows, now=asked.now, max_age=self._max_age, clock=features.clock.mode
-            )
+        def compute() -> Question:
+            return parts.forecaster.answer(lineup, request.symbols, request.as_of, since)
 
-        if request.as_of is None and len(request.symbols) <= _INLINE:
-            return compute()
-        return await _on(self._bulk, compute)
+        inline = request.as_of is None and len(request.symbols) <= _INLINE
+        question = compute() if inline else await _on(self._bulk, compute)
+        schema, features = lineup.champion.schema, parts.features
+        if request.as_of is None and features.may_repair(schema) and any(map(_lacks_row, question.answered)):
+            await _on(self._control, lambda: features.repair(schema))
+            question = compute() if inline else await _on(self._bulk, compute)
+        return question
 
-    async def _durable(self, writer: PredictionLog, predictions: list[Prediction]) -> None:
+    async def _durable(self, writer: PredictionLog, predictions: Sequence[Prediction]) -> None:
         started = time.perf_counter()
         try:
             await asyncio.wrap_future(writer.append(predictions))
@@ -246,26 +253,26 @@ class Engine:
             raise
         self._telemetry.logged(time.perf_counter() - started)
 
-    def _answer(self, champion: Champion, predictions: list[Prediction]) -> dict[str, Any]:
+    def _answer(self, lineup: Lineup, predictions: Sequence[Prediction]) -> dict[str, Any]:
         known = [prediction for prediction in predictions if prediction.id is not None]
-        self._telemetry.answered(champion.version, known)
+        self._telemetry.answered(known)
         self._telemetry.unknown(len(predictions) - len(known))
         first = predictions[0]
         return {
             "market": first.market,
             "clock": {"mode": first.clock, "now": first.asked_at},
-            "model": champion.to_dict(),
+            "model": lineup.champion.to_dict(),
             "predictions": [entry(prediction) for prediction in predictions],
         }
 
     async def _change(self, act: Callable[[], Change]) -> dict[str, Any]:
         change = await _on(self._control, act)
-        _, champion = self._serving()
+        _, lineup = self._serving()
         return {
             "champion": {"version": change.record.version, "hash": change.record.hash},
             "previous": change.previous.version if change.previous else None,
             "changed": change.changed,
-            "serving": champion.to_dict(),
+            "serving": lineup.champion.to_dict(),
         }
 
 

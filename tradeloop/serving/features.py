@@ -10,10 +10,12 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 
+from tradeloop.bundle import Bundle
 from tradeloop.clock import Clock, LiveClock, ReplayClock
 from tradeloop.config import Params
 from tradeloop.errors import SchemaMismatch, StoreError
 from tradeloop.layout import Layout
+from tradeloop.promotion import require_schema
 from tradeloop.schema import Schema
 from tradeloop.state.online import OnlineRows, OnlineStore
 
@@ -33,6 +35,7 @@ class Asked:
 
     rows: OnlineRows
     now: datetime
+    schema_hash: str
 
 
 class FeatureReader:
@@ -40,6 +43,7 @@ class FeatureReader:
 
     def __init__(self, layout: Layout, params: Params) -> None:
         self._store = OnlineStore(layout, params)
+        self._schema = layout.store / "schema.json"
         self._symbols = params.active.symbols
         self._last_bar = _NO_BAR  # microseconds since 1970
         self._tried: dict[str, float] = {}
@@ -58,7 +62,7 @@ class FeatureReader:
         """
         rows = self._store.read(symbols, schema)
         self._note(rows)
-        return Asked(rows, self.clock.now())
+        return Asked(rows, self.clock.now(), schema.hash)
 
     def as_of(self, symbols: Sequence[str], schema: Schema, moment: datetime) -> Asked:
         """Return the rows that were the newest at `moment` (UTC), from the offline files.
@@ -68,7 +72,19 @@ class FeatureReader:
         SchemaMismatch, StoreError
             The offline files are of another schema, or cannot be read.
         """
-        return Asked(self._store.history(symbols, schema, moment), moment)
+        return Asked(self._store.history(symbols, schema, moment), moment, schema.hash)
+
+    def rows(self, symbols: Sequence[str], schema: Schema, moment: datetime | None) -> OnlineRows:
+        """Return rows as `read` or `as_of` does, without a look at the clock: for models that only watch."""
+        return self._store.read(symbols, schema) if moment is None else self._store.history(symbols, schema, moment)
+
+    def require(self, bundle: Bundle) -> None:
+        """Raise SchemaMismatch, with the difference, for a bundle whose features the store neither has nor could have.
+
+        They could be there if they are what the project's features stage writes now.
+        """
+        path = self._schema
+        require_schema(bundle, current=Schema.load(path) if path.is_file() else None, holds=self._holds)
 
     def prepare(self, schema: Schema) -> None:
         """Fill the online store where it lacks rows of `schema`, and find the last bar.
@@ -118,6 +134,9 @@ class FeatureReader:
     def close(self) -> None:
         """Let go of the store's connections."""
         self._store.close()
+
+    def _holds(self, schema: Schema) -> bool:
+        return bool(self._store.read(self._symbols, schema).found.any())
 
     def _find_last_bar(self, schema: Schema) -> bool:
         """Read all of the market's symbols, a few at a time; return whether any row was found."""

@@ -14,6 +14,7 @@ from tradeloop.predictor import Prediction
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
+_FORECAST_BUCKETS = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
 _LOG_BUCKETS = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0)
 _AGE_BUCKETS = (60, 300, 900, 3600, 4 * 3600, 86_400, 2 * 86_400, 5 * 86_400, 10 * 86_400, 30 * 86_400)
 
@@ -44,17 +45,36 @@ class Telemetry:
         self._log_failures = Counter("tradeloop_log_failures", "Requests not answered because the log failed", **to)
         age = "Age of the features used, on the market's clock"
         self._age = Histogram("tradeloop_feature_age_seconds", age, buckets=_AGE_BUCKETS, **to)
+        self._arms = Counter("tradeloop_answers", "Predictions answered, by the arm that answered", ["arm"], **to)
+        watched = "Forecasts of models that only watch, made and handed to the log"
+        self._watched = Counter("tradeloop_challenger_predictions", watched, ["model", "arm"], **to)
+        seconds = "Time of a challenger's batch of forecasts"
+        self._watch_seconds = Histogram(
+            "tradeloop_challenger_seconds", seconds, ["model"], buckets=_FORECAST_BUCKETS, **to
+        )
+        failures = "Challengers' forecasts that failed or took too long"
+        self._failures = Counter("tradeloop_challenger_failures", failures, ["model"], **to)
+        drops = "Challengers' forecasts that were not made or not logged"
+        self._drops = Counter("tradeloop_challenger_drops", drops, ["model", "reason"], **to)
+        fallbacks = "Questions of a canary or A/B arm that the champion answered because the arm could not"
+        self._fallbacks = Counter("tradeloop_arm_fallbacks", fallbacks, ["model", "arm"], **to)
+        self._fills = Counter("tradeloop_fills", "Fills that the bot reported", ["status"], **to)
         self._verdicts: dict[tuple[str, str], Any] = {}
+        self._answers: dict[str, Any] = {}
         self._serving: Any = None
 
-    def answered(self, model: str, predictions: Sequence[Prediction]) -> None:
+    def answered(self, predictions: Sequence[Prediction]) -> None:
         """Count one request's predictions and note the age of their features."""
         for prediction in predictions:
-            key = (model, prediction.verdict)
+            key = (prediction.version, prediction.verdict)
             counter = self._verdicts.get(key)
             if counter is None:
                 counter = self._verdicts[key] = self._predictions.labels(*key)
             counter.inc()
+            arm = self._answers.get(prediction.arm)
+            if arm is None:
+                arm = self._answers[prediction.arm] = self._arms.labels(prediction.arm)
+            arm.inc()
             age = prediction.feature_age
             if age is not None:
                 self._age.observe(age)
@@ -82,3 +102,24 @@ class Telemetry:
     def refused(self) -> None:
         """Count a swap that was refused."""
         self._refused.inc()
+
+    def watched(self, version: str, arm: str, count: int, seconds: float) -> None:
+        """Count forecasts of a model that only watches; they took `seconds` together."""
+        self._watched.labels(version, arm).inc(count)
+        self._watch_seconds.labels(version).observe(seconds)
+
+    def dropped(self, version: str, why: str, count: int) -> None:
+        """Count a challenger's forecasts that were not made, or not logged."""
+        self._drops.labels(version, why).inc(count)
+
+    def failed(self, version: str) -> None:
+        """Count a challenger's failure."""
+        self._failures.labels(version).inc()
+
+    def fell_back(self, version: str, arm: str, count: int) -> None:
+        """Count questions that the champion answered in an arm's place."""
+        self._fallbacks.labels(version, arm).inc(count)
+
+    def filled(self, status: str, count: int) -> None:
+        """Count fills that the bot reported."""
+        self._fills.labels(status).inc(count)

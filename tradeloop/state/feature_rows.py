@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,3 +49,8 @@ class OnlineRows:
         return cls(
             np.full((rows, features), np.nan, dtype=np.float32), np.full(rows, NAT), np.zeros(rows, dtype=np.bool_)
         )
+
+    def at(self, places: Sequence[int]) -> OnlineRows:
+        """Return the rows at `places`, in their order."""
+        chosen = list(places)
+        return OnlineRows(self.vectors[chosen], self.feature_time[chosen], self.found[chosen])
