@@ -241,6 +241,7 @@ class Shifted:
 
     by: float
     seen: list[NDArray[np.float32]]
+    cost_bps: float | None = None
 
     def apply(self, forecast: Forecast, x: NDArray[np.float32], /) -> Forecast:
         self.seen.append(x)
@@ -261,6 +262,16 @@ class TestAdaptation:
         assert np.array_equal(adaptation.seen[0], rows.vectors[[0, 2]])
         assert [answer.adaptation for answer in adapted] == ["snapshot-1"] * 3
         assert [answer.adaptation for answer in plain] == [None] * 3
+
+    @pytest.mark.parametrize(("learned", "worth"), [(None, True), (1.0, True), (7.9, True), (8.1, False)])
+    def test_raises_the_cost_of_a_trade_and_never_lowers_it(
+        self, tmp_path: Path, learned: float | None, worth: bool
+    ) -> None:
+        # As above the edge is 15.96 basis points; the bundle's own cost is 7 one way.
+        dear = Thresholds(probability=0.02, cost_bps=7.0, min_edge_bps=0.0)
+        predictor = Predictor(fixed_bundle(tmp_path / "b", p=0.6, thresholds=dear), Shifted(0.0, [], learned), "one")
+        (answer,) = predictor.predict(SYMBOLS[:1], stored(), now=NOW, max_age=WEEK, clock="live")
+        assert answer.reasons == (() if worth else ("below_cost",))
 
     def test_comes_with_its_id(self, bundle: Bundle) -> None:
         for parts in ((Shifted(0.0, []), None), (None, "snapshot-1")):

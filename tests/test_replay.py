@@ -11,11 +11,13 @@ from numpy.typing import NDArray
 from sqlalchemy import update
 
 from tests.bundles import NOW, SYMBOLS, tiny_bundle, tiny_rows
+from tradeloop.adaptation import Adaptation
 from tradeloop.bundle import Bundle
 from tradeloop.errors import BundleError, StoreError
 from tradeloop.prediction_log import PredictionLog
 from tradeloop.predictor import Predictor
 from tradeloop.replay import replay
+from tradeloop.state.adaptations import AdaptationStore
 from tradeloop.state.database import Database
 from tradeloop.state.tables import PredictionRow
 
@@ -114,6 +116,30 @@ def test_changed_features_change_the_numbers(database: Database, bundle: Bundle,
         features = tiny_rows(1, seed=42)[0].tobytes()
         connection.execute(update(PredictionRow).where(PredictionRow.id == ids[0]).values(features=features))
     assert len(replay(ids[0], database, by_hash(bundle).__getitem__).differences) >= 7
+
+
+def test_an_adapted_prediction_is_recomputed_with_its_own_snapshot(database: Database, bundle: Bundle) -> None:
+    store = AdaptationStore(database, "us_daily")
+    made = []
+    for seq, intercept in enumerate((0.3, -0.6)):
+        content = {"targets": {"direction": {"intercept": intercept}, "range": {"intercept": 0.2}}, "cost_bps": 3.0}
+        snapshot = store.append(bundle.hash, "snapshot", content, outcome_seq=seq, market_time=NOW, reason="learned")
+        rows = Stored(tiny_rows(1), np.array([NOW.replace(tzinfo=None)], "datetime64[us]"), np.array([True]))
+        adapted = Predictor(bundle, Adaptation.parse(content, spec=bundle.ensemble.spec), snapshot)
+        made += adapted.predict(["AAPL"], rows, now=NOW, max_age=timedelta(days=5), clock="replay")
+    with PredictionLog(database) as log:
+        log.append(made).result(timeout=10)
+    first, second = (replay(str(one.id), database, by_hash(bundle).__getitem__) for one in made)
+    assert first.matches and second.matches and first.error == 0.0
+    assert first.recomputed["p_up"] > 0.05 + second.recomputed["p_up"]
+
+    with database.write() as connection:
+        connection.execute(update(PredictionRow).where(PredictionRow.id == made[0].id).values(adaptation=None))
+    assert "p_up" in [d.field for d in replay(str(made[0].id), database, by_hash(bundle).__getitem__).differences]
+    with database.write() as connection:
+        connection.execute(update(PredictionRow).where(PredictionRow.id == made[0].id).values(adaptation="gone"))
+    with pytest.raises(StoreError, match="no adaptation"):
+        replay(str(made[0].id), database, by_hash(bundle).__getitem__)
 
 
 def test_an_unknown_id_and_another_schema_are_errors(database: Database, bundle: Bundle, ids: list[str]) -> None:

@@ -64,6 +64,10 @@ class Rows(Protocol):
 class Adapting(Protocol):
     """A snapshot of online adaptation, see `tradeloop.adaptation`."""
 
+    @property
+    def cost_bps(self) -> float | None:
+        """What a trade has turned out to cost one way; raises the bundle's cost, never lowers it."""
+
     def apply(self, forecast: Forecast, x: NDArray[np.float32], /) -> Forecast:
         """Return what becomes of the forecasts of feature rows (n, d)."""
 
@@ -165,7 +169,9 @@ class Predictor:
         manifest = bundle.manifest
         self._symbols = frozenset(manifest.symbols)
         self._threshold = manifest.thresholds.probability
-        self._hurdle = (2 * manifest.thresholds.cost_bps + manifest.thresholds.min_edge_bps) * _BASIS_POINT
+        learned = None if adaptation is None else adaptation.cost_bps
+        cost = max(manifest.thresholds.cost_bps, learned or 0.0)
+        self._hurdle = (2 * cost + manifest.thresholds.min_edge_bps) * _BASIS_POINT
         self._proven = manifest.edge_proven.get("direction", False)
         self._return_proven = manifest.edge_proven.get("return", False)
         self._mean_move = math.sqrt(2 * manifest.labels.horizon / math.pi)

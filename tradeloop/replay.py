@@ -1,8 +1,8 @@
-"""Computing a logged prediction again, from what the log holds and the very bundle that made it."""
+"""Computing a logged prediction again: from the log, the very bundle that made it, and what was learned by then."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, timedelta
 from typing import Any
@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tradeloop.adaptation import Adaptation
 from tradeloop.bars import Times
 from tradeloop.bundle import FORECASTS, TOLERANCE, Bundle
 from tradeloop.errors import BundleError
 from tradeloop.prediction_log import read_prediction
 from tradeloop.predictor import Predictor
+from tradeloop.state.adaptations import AdaptationStore
 from tradeloop.state.database import Database
 
 
@@ -70,7 +72,7 @@ def replay(prediction_id: str, database: Database, bundle_of: Callable[[str], Bu
     Raises
     ------
     StoreError
-        No such prediction, or no database.
+        No such prediction, no such snapshot of online adaptation, or no database.
     BundleError
         The bundle is gone, damaged, or of another schema than the log says.
     """
@@ -84,16 +86,25 @@ def replay(prediction_id: str, database: Database, bundle_of: Callable[[str], Bu
         feature_time=np.array([None if at is None else at.astimezone(UTC).replace(tzinfo=None)], "datetime64[us]"),
         found=np.array([at is not None]),
     )
-    (prediction,) = Predictor(bundle).predict(
+    (prediction,) = _predictor(bundle, logged, database).predict(
         [logged["symbol"]],
         row,
         now=logged["asked_at"],
         max_age=timedelta(seconds=logged["max_age"]),
         clock=logged["clock"],
     )
-    exact = {"verdict": prediction.verdict, "reasons": list(prediction.reasons)}
-    recomputed = {**{name: getattr(prediction, name) for name in FORECASTS}, **exact}
+    exact = {"verdict": prediction.verdict, "reasons": list(prediction.reasons), "side": prediction.side}
+    recomputed = {**{name: getattr(prediction, name) for name in (*FORECASTS, "edge")}, **exact}
     return _compare(logged, recomputed)
+
+
+def _predictor(bundle: Bundle, logged: Mapping[str, Any], database: Database) -> Predictor:
+    """Return the bundle's predictor with the very snapshot of online adaptation that was applied, if one was."""
+    snapshot = logged["adaptation"]
+    if snapshot is None:
+        return Predictor(bundle)
+    content = AdaptationStore(database, logged["market"]).get(snapshot)
+    return Predictor(bundle, Adaptation.parse(content, spec=bundle.ensemble.spec), snapshot)
 
 
 def _compare(logged: dict[str, Any], recomputed: dict[str, Any]) -> Replay:
