@@ -96,7 +96,8 @@ class Workspace:
         self.root.parent.mkdir(parents=True, exist_ok=True)
         git(self.root.parent, "clone", "--quiet", "--local", "--no-tags", str(self.project.root), str(self.root))
         git(self.root, "checkout", "--quiet", revision)
-        config = f"[cache]\n    dir = {_output([*dvc, 'cache', 'dir'], self.project.root)}\n[core]\n    site_cache_dir = {self.root}/.dvc/site\n"
+        cache = _output([*dvc, "cache", "dir"], self.project.root)
+        config = f"[cache]\n    dir = {cache}\n[core]\n    site_cache_dir = {self.root}/.dvc/site\n"
         write_bytes(self.root / ".dvc" / "config.local", config.encode())
         write_bytes(self.layout.params, params)
         if overrides:
