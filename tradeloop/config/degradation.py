@@ -6,13 +6,47 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from tradeloop.config.base import Block, Count, Positive, Share, Span
+from tradeloop.config.base import Block, Count, NonNegative, Positive, Share, Span
+
+
+class Weights(Block):
+    """How much of the statistic each target gets; what carries no information gives its part to the others."""
+
+    direction: NonNegative = 0.5
+    ret: NonNegative = 0.1
+    range: NonNegative = 0.4
+
+    @model_validator(mode="after")
+    def _some(self) -> Self:
+        if self.direction + self.ret + self.range <= 0:
+            raise ValueError("one of the weights must be above 0")
+        return self
 
 
 class Degradation(Block):
-    """The sequential watch over the champion's skill."""
+    """The sequential watch over the champion's skill.
+
+    Attributes
+    ----------
+    run_length
+        Resolved predictions between false alarms, on average at least.
+    margin
+        How many standard errors of the reference a skill may be below it without being a fall.
+    window, drop
+        The plain threshold: mean loss of so many predictions, above the reference by this share.
+    adwin
+        Confidence of River's ADWIN that looks at the same losses.
+    confidence
+        Of the confidence sequences that people look at.
+    """
 
     run_length: Annotated[float, Field(ge=100)] = 10_000.0
+    weights: Weights = Weights()
+    margin: NonNegative = 1.0
+    window: Count = 200
+    drop: Positive = 0.05
+    adwin: Share = 0.002
+    confidence: Share = 0.95
 
 
 class Drift(Block):

@@ -1,0 +1,164 @@
+"""Which alternatives are bet on, against a champion's own validation skill."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, Self
+
+import numpy as np
+
+from tradeloop.bars import Floats
+from tradeloop.config import Degradation
+from tradeloop.monitoring.outcome_rows import OutcomeRows
+from tradeloop.monitoring.sequential import Bet, Line, ScoreBets, SignBets
+from tradeloop.reference import Range, Reference, Sharpness
+from tradeloop.reference.content import score_grid
+
+# Slope as a multiple of the holdout's, and change of the intercept in log odds; shares of the target's weight.
+_DIRECTION = (
+    ("edge lost", 0.0, 0.0, 0.4),
+    ("edge turned round", -1.0, 0.0, 0.4),
+    ("edge halved", 0.5, 0.0, 0.1),
+    ("more ups", 1.0, 0.4, 0.05),
+    ("fewer ups", 1.0, -0.4, 0.05),
+)
+_RETURN = (("edge lost", 0.0, 0.0, 0.5), ("edge turned round", -1.0, 0.0, 0.5))
+# In normal scores.
+_SHIFTS = (
+    ("far wider than forecast", 3.0, 0.2),
+    ("wider than forecast", 1.0, 0.25),
+    ("far narrower than forecast", -3.0, 0.1),
+    ("narrower than forecast", -1.0, 0.15),
+)
+_SCALES = (("errors half as large again", 1.5, 0.2), ("errors twice as large", 2.0, 0.1))
+
+
+class Bets:
+    """All bets against one reference; `log_ratio` keeps the last error of each symbol."""
+
+    def __init__(self, reference: Reference, config: Degradation, weights: Mapping[str, float]) -> None:
+        margin = config.margin
+        self.weights = dict(weights)
+        self._direction, direction = _sign_bets("direction", reference.direction, _DIRECTION, margin)
+        self._return, ret = _sign_bets("ret", reference.ret, _RETURN, margin)
+        self._range, range_ = _score_bets(reference, margin)
+        every = {"direction": direction, "ret": ret, "range": range_}
+        self._active = [name for name in every if weights.get(name, 0.0) > 0]
+        self.bets = [
+            Bet(bet.target, bet.name, bet.weight * weights[name]) for name in self._active for bet in every[name]
+        ]
+        self._errors = ErrorScores(reference.range)
+
+    @classmethod
+    def against(cls, reference: Reference, config: Degradation) -> Self:
+        """Return the bets, the weight of targets without information given to the others."""
+        informative = {
+            "direction": _informative(reference.direction, config.margin),
+            "ret": _informative(reference.ret, config.margin),
+            "range": True,
+        }
+        weights = {name: getattr(config.weights, name) if informative[name] else 0.0 for name in informative}
+        total = sum(weights.values())
+        return cls(reference, config, {name: value / total if total else 0.0 for name, value in weights.items()})
+
+    def log_ratio(self, rows: OutcomeRows) -> Floats:
+        """Return the log of each bet's product of ratios (bets,) over `rows`."""
+        score = self._errors.scores(rows)
+        parts = []
+        for name in self._active:
+            if name == "direction":
+                parts.append(self._direction.log_ratio(rows.log_odds, rows.sign))
+            elif name == "ret":
+                moved = rows.actual != 0
+                x = rows.covariate
+                parts.append(
+                    self._return.log_ratio(x, rows.sign)
+                    if moved.all()
+                    else self._return.log_ratio(x[moved], rows.sign[moved])
+                )
+            else:
+                parts.append(self._range.log_ratio(score))
+        return np.concatenate(parts) if parts else np.empty(0)
+
+    def clear(self) -> None:
+        """Forget the last errors."""
+        self._errors.clear()
+
+    def state(self) -> dict[str, Any]:
+        """Return what `restore` needs, as JSON."""
+        return self._errors.state()
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from `state`."""
+        self._errors.restore(state)
+
+
+class ErrorScores:
+    """Errors of the log range as normal scores of the holdout's, freed of what the symbol's last error foretold."""
+
+    def __init__(self, range_: Range) -> None:
+        self._mean, self._lag1 = range_.mean.value, range_.lag1
+        self._quantiles = np.array(range_.scores)
+        self._grid = score_grid(range_.limit)
+        self._alone = math.sqrt(1.0 - range_.lag1**2)
+        self.clear()
+
+    def scores(self, rows: OutcomeRows) -> Floats:
+        """Return the scores (n,); an error that comes late, behind its successor, is taken by itself."""
+        apart = rows.error - self._mean
+        foretold = np.empty(len(rows))
+        for number, symbol in enumerate(rows.symbols):
+            at, last = self._last.get(symbol, (rows.at, None))
+            value = float(apart[number])
+            if last is None or at >= rows.at:
+                # Its own spread is wider than that of innovations.
+                foretold[number] = (1.0 - self._alone) * value
+            else:
+                foretold[number] = self._lag1 * last
+            if at <= rows.at:
+                self._last[symbol] = (rows.at, value)
+        return np.asarray(np.interp(apart - foretold, self._quantiles, self._grid))
+
+    def clear(self) -> None:
+        """Forget the last errors."""
+        self._last: dict[str, tuple[int, float | None]] = {}
+
+    def state(self) -> dict[str, Any]:
+        """Return what `restore` needs, as JSON."""
+        return {"last": {symbol: list(value) for symbol, value in self._last.items()}}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from `state`."""
+        self._last = {symbol: (int(at), float(value)) for symbol, (at, value) in state["last"].items()}
+
+
+def _informative(sharpness: Sharpness, margin: float) -> bool:
+    return sharpness.slope.value - margin * sharpness.slope.se > 0
+
+
+def _sign_bets(
+    target: str, sharpness: Sharpness, alternatives: tuple[tuple[str, float, float, float], ...], margin: float
+) -> tuple[SignBets, list[Bet]]:
+    """Return the bets on a sign; the null has the least slope and the intercept nearest to each alternative's."""
+    level, slope = sharpness.intercept, max(sharpness.slope.value - margin * sharpness.slope.se, 0.0)
+    lines = []
+    for _, multiple, change, _ in alternatives:
+        toward = margin * level.se * np.sign(change)
+        null = Line(level.value + toward, slope)
+        lines.append((Line(level.value + change, multiple * slope), null))
+    bets = [Bet(target, name, weight) for name, _, _, weight in alternatives]
+    return SignBets(lines, sharpness.design_effect), bets
+
+
+def _score_bets(reference: Reference, margin: float) -> tuple[ScoreBets, list[Bet]]:
+    range_ = reference.range
+    off = margin * math.sqrt(range_.location_effect / reference.rows)
+    spread = 1.0 + margin * math.sqrt(range_.scale_effect / (2 * reference.rows))
+    bets = ScoreBets(
+        [(shift, math.copysign(off, shift)) for _, shift, _ in _SHIFTS],
+        [(scale, spread) for _, scale, _ in _SCALES],
+        location_effect=range_.location_effect,
+        scale_effect=range_.scale_effect,
+    )
+    return bets, [Bet("range", name, weight) for name, _, weight in (*_SHIFTS, *_SCALES)]
