@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
-from typing import Literal
+from operator import attrgetter
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from tradeloop.predictor import Prediction
 
 Status = Literal["resolved", "expired", "void"]
 Regime = Literal["low", "normal", "high", "unknown"]
@@ -48,6 +52,14 @@ class Logged:
     edge: float | None
     latency: float | None
     adaptation: str | None
+
+    @classmethod
+    def of(cls, prediction: Prediction) -> Logged:
+        """Return what the log says of a prediction, without reading it there."""
+        return cls(*_COLUMNS(prediction))
+
+
+_COLUMNS = attrgetter(*(field.name for field in fields(Logged)))
 
 
 @dataclass(frozen=True, slots=True)
