@@ -15,7 +15,7 @@ from tradeloop.config import Params
 from tradeloop.errors import StoreError
 from tradeloop.layout import Layout
 from tradeloop.state.database import REVISION, URL_VARIABLE, Database, database_url
-from tradeloop.state.tables import ModelEventRow
+from tradeloop.state.tables import Base, ModelEventRow
 
 
 def event(**changes: object) -> dict[str, object]:
@@ -29,16 +29,16 @@ class TestOpening:
         for _ in range(2):
             database = Database.open(url)
             with database.read() as connection:
-                assert set(inspect(connection).get_table_names()) == {"predictions", "model_events", "alembic_version"}
+                assert set(inspect(connection).get_table_names()) == set(Base.metadata.tables)
                 assert connection.execute(text("SELECT version_num FROM alembic_version")).scalars().all() == [REVISION]
             database.close()
 
-    def test_another_revision_is_refused(self, url: str) -> None:
+    def test_a_newer_revision_is_refused(self, url: str) -> None:
         database = Database.open(url)
         with database.write() as connection:
             connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
         database.close()
-        with pytest.raises(StoreError, match=rf"revision \['9999'\], this code needs {REVISION}"):
+        with pytest.raises(StoreError, match=rf"at revision 9999, newer than {REVISION}, which this code knows"):
             Database.open(url)
 
     def test_sqlite_flushes_at_every_commit_and_lets_readers_in_meanwhile(self, tmp_path: Path) -> None:
@@ -47,6 +47,20 @@ class TestOpening:
             assert connection.execute(text("PRAGMA journal_mode")).scalar() == "wal"
             assert connection.execute(text("PRAGMA synchronous")).scalar() == 2
         database.close()
+
+    def test_a_simulation_does_not_wait_for_the_disk(self, tmp_path: Path) -> None:
+        database = Database.open(f"sqlite:///{tmp_path / 'a.db'}", durable=False)
+        with database.read() as connection:
+            assert connection.execute(text("PRAGMA synchronous")).scalar() == 0
+        database.close()
+
+    def test_opening_does_not_wait_for_a_writer(self, tmp_path: Path) -> None:
+        path = tmp_path / "a.db"
+        Database.open(f"sqlite:///{path}").close()
+        other = sqlite3.connect(path, isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        Database.open(f"sqlite:///{path}", busy_timeout=0.05).close()
+        other.close()
 
     def test_processes_that_start_together_all_get_the_tables(self, url: str) -> None:
         script = "import sys; from tradeloop.state.database import Database; Database.open(sys.argv[1]).close()"
@@ -117,7 +131,7 @@ class TestTransactions:
 import sys
 from sqlalchemy import func, insert, select
 from tradeloop.state.database import Database
-from tradeloop.state.tables import ModelEventRow
+from tradeloop.state.tables import Base, ModelEventRow
 database = Database.open(sys.argv[1])
 for _ in range(25):
     with database.write("counter") as connection:
@@ -131,6 +145,20 @@ for _ in range(25):
         with database.read() as connection:
             models = connection.execute(select(ModelEventRow.model).order_by(ModelEventRow.seq)).scalars().all()
         assert models == [str(i) for i in range(50)]
+
+    def test_a_lock_that_is_held_for_long_is_reported(self, url: str) -> None:
+        database, other = Database.open(url, busy_timeout=0.2), Database.open(url)
+        with other.write("counter"), pytest.raises(StoreError, match=r"lock"), database.write("counter"):
+            raise AssertionError("two held the lock")
+        with database.write("counter") as connection:
+            connection.execute(insert(ModelEventRow).values(event()))
+        database.close()
+        other.close()
+
+    @pytest.mark.parametrize("number", [float("nan"), float("inf")])
+    def test_json_holds_finite_numbers_only(self, database: Database, number: float) -> None:
+        with pytest.raises((StoreError, ValueError), match="not JSON compliant"), database.write() as connection:
+            connection.execute(insert(ModelEventRow).values(event(evidence={"x": number})))
 
 
 class TestTimes:

@@ -5,6 +5,7 @@ All times go in and come out as aware datetimes in UTC.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ from sqlalchemy import (
     event,
     insert,
     inspect,
+    select,
     text,
 )
 from sqlalchemy.engine import URL, Connection, make_url
@@ -33,8 +35,12 @@ from tradeloop.layout import Layout
 from tradeloop.state.tables import Base, RevisionRow
 
 URL_VARIABLE = "TRADELOOP_DATABASE_URL"
-REVISION = "0001"
+REVISIONS = ("0001", "0002")
+"""Every revision of the tables, oldest first; the last is this code's (see `tradeloop.state.migrations`)."""
+REVISION = REVISIONS[-1]
 
+_JSON = json.JSONEncoder(allow_nan=False).encode
+"""Of two databases one would take NaN and the other not: neither does."""
 _SQLITE_SETUP = ("PRAGMA journal_mode=WAL", "PRAGMA foreign_keys=ON")
 
 
@@ -77,7 +83,7 @@ class Database:
 
     @classmethod
     def open(cls, url: str, *, busy_timeout: float = 5.0, durable: bool = True) -> Database:
-        """Connect, and create the tables where there are none yet.
+        """Connect; create the tables where there are none yet, bring those of older code up to date.
 
         Parameters
         ----------
@@ -97,7 +103,7 @@ class Database:
             raise StoreError(f"the database must be sqlite or postgresql, got {parsed.get_backend_name()!r}")
         database = cls(_engine(parsed, busy_timeout, durable=durable))
         try:
-            database._create_tables()
+            database._prepare()
         except BaseException:
             database.close()
             raise
@@ -154,27 +160,46 @@ class Database:
         """Give back all connections."""
         self.engine.dispose()
 
-    def _create_tables(self) -> None:
+    def _prepare(self) -> None:
+        """Create the tables, or bring older ones up to date; whoever comes first does it for all."""
+        with self.read() as connection:
+            if _revision(connection) == REVISION:
+                return
         with self.write(lock="tradeloop.tables") as connection:
-            if not inspect(connection).has_table(RevisionRow.__tablename__):
+            found = _revision(connection)
+            if found is None:
                 Base.metadata.create_all(connection)
                 connection.execute(insert(RevisionRow).values(version_num=REVISION))
-            found = connection.execute(text("SELECT version_num FROM alembic_version")).scalars().all()
-        if list(found) != [REVISION]:
-            raise StoreError(f"database {self.name} is at revision {found or 'none'}, this code needs {REVISION}")
+            elif found not in REVISIONS:
+                raise StoreError(
+                    f"database {self.name} is at revision {found}, newer than {REVISION}, which this code knows: "
+                    "update tradeloop"
+                )
+            elif found != REVISION:
+                from tradeloop.state.upgrade import upgrade
+
+                upgrade(connection)
+
+
+def _revision(connection: Connection) -> str | None:
+    """Return the revision of the tables, None where there are none."""
+    if not inspect(connection).has_table(RevisionRow.__tablename__):
+        return None
+    found = connection.execute(select(RevisionRow.version_num)).scalars().all()
+    return " and ".join(found) or "unknown"
 
 
 def _engine(url: URL, busy_timeout: float, *, durable: bool) -> Engine:
     """Return an engine; SQLite's connections take part in explicit transactions only."""
     if url.get_backend_name() != "sqlite":
-        return create_engine(url, pool_pre_ping=True, connect_args={"connect_timeout": max(2, int(busy_timeout))})
+        return create_engine(url, pool_pre_ping=True, json_serializer=_JSON, connect_args=_patience(busy_timeout))
     if url.database is None or url.database == ":memory:":
         raise StoreError("the state database must be a file: an in-memory one would forget what was answered")
     try:
         Path(url.database).parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StoreError(f"cannot create the folder of {url.database}: {error.strerror}") from None
-    engine = create_engine(url, connect_args={"timeout": busy_timeout})
+    engine = create_engine(url, json_serializer=_JSON, connect_args={"timeout": busy_timeout})
 
     @event.listens_for(engine, "connect")
     def _prepare(connection: Any, _record: Any) -> None:
@@ -189,3 +214,15 @@ def _engine(url: URL, busy_timeout: float, *, durable: bool) -> Engine:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
     return engine
+
+
+def _patience(busy_timeout: float) -> dict[str, Any]:
+    """Return what keeps a call on PostgreSQL from waiting for ever: for a server, a lock, or a network that is gone."""
+    return {
+        "connect_timeout": max(2, int(busy_timeout)),
+        "options": f"-c lock_timeout={max(1, int(1000 * busy_timeout))}",
+        "keepalives_idle": 10,
+        "keepalives_interval": 5,
+        "keepalives_count": 3,
+        "tcp_user_timeout": 20_000,
+    }
