@@ -37,12 +37,21 @@ class Estimate(Block):
 
 
 class Sketch(Block):
-    """A distribution in `POINTS` quantiles; `ties` is the share of its most frequent value."""
+    """A distribution in `POINTS` quantiles.
+
+    Attributes
+    ----------
+    ties
+        Share of the most frequent value.
+    effect
+        How many rows count as one, where that was measured (features and forecasts), else 1; see `row_effects`.
+    """
 
     quantiles: Annotated[tuple[Finite, ...], Field(min_length=2)]
     mean: Finite
     sd: Size
     ties: Annotated[float, Field(ge=0, le=1)]
+    effect: Annotated[float, Field(ge=1)] = 1.0
 
     @model_validator(mode="after")
     def _sorted(self) -> Self:

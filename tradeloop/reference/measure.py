@@ -21,6 +21,7 @@ from tradeloop.reference.content import (
     normal_score_limit,
     score_grid,
 )
+from tradeloop.reference.dependence import row_effects
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -92,16 +93,16 @@ def build_reference(
         "range": _range(rows),
         "features": {
             "names": list(matrix.schema.names),
-            "train": [sketch(column) for column in matrix.x[train].T],
-            "recent": [sketch(column) for column in matrix.x[-recent:].T],
+            "train": _sketches(matrix.x[train], _numbers(matrix.timestamp[train])),
+            "recent": _sketches(matrix.x[-recent:], _numbers(matrix.timestamp[-recent:])),
         },
-        "forecasts": {name: sketch(rows.forecast[name]) for name in ("p_up", "ret", "range")},
+        "forecasts": {name: _sketches(rows.forecast[name][:, None], rows.time)[0] for name in ("p_up", "ret", "range")},
     }
     return Reference.parse(_rounded(content)).model_dump(mode="json")
 
 
-def sketch(values: NDArray[Any]) -> Json:
-    """Return the JSON of a `Sketch` of `values` (n,)."""
+def sketch(values: NDArray[Any], effect: float = 1.0) -> Json:
+    """Return the JSON of a `Sketch` of `values` (n,), of which `effect` count as one."""
     exact = values.astype(np.float64)
     quantiles = np.quantile(exact, np.linspace(0.0, 1.0, POINTS))
     _, counts = np.unique(exact, return_counts=True)
@@ -111,7 +112,18 @@ def sketch(values: NDArray[Any]) -> Json:
         "mean": float(exact.mean()),
         "sd": float(exact.std()),
         "ties": float(counts.max() / len(exact)),
+        "effect": effect,
     }
+
+
+def _sketches(values: NDArray[Any], time: Index) -> list[Json]:
+    """Return the sketch of each column of `values` (n, d), with its design effect."""
+    effects = row_effects(values, time)
+    return [sketch(column, float(effect)) for column, effect in zip(values.T, effects, strict=True)]
+
+
+def _numbers(timestamp: Times) -> Index:
+    return np.unique(timestamp, return_inverse=True)[1]
 
 
 def _read(holdout: pd.DataFrame, matrix: Matrix) -> _Rows:
