@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
-import numpy as np
-
-from tradeloop.bars import Floats
 from tradeloop.config import Degradation
-from tradeloop.monitoring.outcome_rows import OutcomeRows
+from tradeloop.monitoring.scored import Scored
 from tradeloop.monitoring.sequential import Bet, Line, ScoreBets, SignBets
 from tradeloop.reference import Range, Reference, Sharpness
 from tradeloop.reference.content import score_grid
@@ -35,7 +33,7 @@ _SCALES = (("errors half as large again", 1.5, 0.2), ("errors twice as large", 2
 
 
 class Bets:
-    """All bets against one reference; `log_ratio` keeps the last error of each symbol."""
+    """All bets against one reference; `log_ratios` keeps the last error of each symbol."""
 
     def __init__(self, reference: Reference, config: Degradation, weights: Mapping[str, float]) -> None:
         margin = config.margin
@@ -62,24 +60,19 @@ class Bets:
         total = sum(weights.values())
         return cls(reference, config, {name: value / total if total else 0.0 for name, value in weights.items()})
 
-    def log_ratio(self, rows: OutcomeRows) -> Floats:
-        """Return the log of each bet's product of ratios (bets,) over `rows`."""
-        score = self._errors.scores(rows)
-        parts = []
+    def log_ratios(self, batch: Sequence[Scored]) -> list[float]:
+        """Return the log of each bet's product of ratios over the outcomes of one time."""
+        scores = [self._errors.score(scored) for scored in batch]
+        ratios: list[float] = []
         for name in self._active:
             if name == "direction":
-                parts.append(self._direction.log_ratio(rows.log_odds, rows.sign))
+                ratios += self._direction.log_ratios([(scored.log_odds, scored.sign) for scored in batch])
             elif name == "ret":
-                moved = rows.actual != 0
-                x = rows.covariate
-                parts.append(
-                    self._return.log_ratio(x, rows.sign)
-                    if moved.all()
-                    else self._return.log_ratio(x[moved], rows.sign[moved])
-                )
+                moved = [(scored.covariate, scored.sign) for scored in batch if scored.covariate is not None]
+                ratios += self._return.log_ratios(moved)
             else:
-                parts.append(self._range.log_ratio(score))
-        return np.concatenate(parts) if parts else np.empty(0)
+                ratios += self._range.log_ratios(scores)
+        return ratios
 
     def clear(self) -> None:
         """Forget the last errors."""
@@ -99,30 +92,33 @@ class ErrorScores:
 
     def __init__(self, range_: Range) -> None:
         self._mean, self._lag1 = range_.mean.value, range_.lag1
-        self._quantiles = np.array(range_.scores)
-        self._grid = score_grid(range_.limit)
+        self._quantiles = list(range_.scores)
+        self._grid: list[float] = score_grid(range_.limit).tolist()
         self._alone = math.sqrt(1.0 - range_.lag1**2)
         self.clear()
 
-    def scores(self, rows: OutcomeRows) -> Floats:
-        """Return the scores (n,); an error that comes late, behind its successor, is taken by itself."""
-        apart = rows.error - self._mean
-        foretold = np.empty(len(rows))
-        for number, symbol in enumerate(rows.symbols):
-            at, last = self._last.get(symbol, (rows.at, None))
-            value = float(apart[number])
-            if last is None or at >= rows.at:
-                # Its own spread is wider than that of innovations.
-                foretold[number] = (1.0 - self._alone) * value
-            else:
-                foretold[number] = self._lag1 * last
-            if at <= rows.at:
-                self._last[symbol] = (rows.at, value)
-        return np.asarray(np.interp(apart - foretold, self._quantiles, self._grid))
+    def score(self, scored: Scored) -> float:
+        """Return the normal score; an error that comes late, behind its successor, is taken by itself."""
+        apart = scored.error - self._mean
+        last = self._last.get(scored.symbol)
+        if last is None or last[0] < scored.at:
+            self._last[scored.symbol] = (scored.at, apart)
+        if last is None or last[0] >= scored.at:
+            # Errors by themselves are spread more widely than innovations are.
+            return self._interpolate(apart * self._alone)
+        return self._interpolate(apart - self._lag1 * last[1])
+
+    def _interpolate(self, innovation: float) -> float:
+        quantiles, grid = self._quantiles, self._grid
+        right = bisect_right(quantiles, innovation)
+        if right == 0 or right == len(quantiles):
+            return grid[min(right, len(grid) - 1)]
+        below, above = quantiles[right - 1], quantiles[right]
+        return grid[right - 1] + (grid[right] - grid[right - 1]) * (innovation - below) / (above - below)
 
     def clear(self) -> None:
         """Forget the last errors."""
-        self._last: dict[str, tuple[int, float | None]] = {}
+        self._last: dict[str, tuple[int, float]] = {}
 
     def state(self) -> dict[str, Any]:
         """Return what `restore` needs, as JSON."""
@@ -144,7 +140,7 @@ def _sign_bets(
     level, slope = sharpness.intercept, max(sharpness.slope.value - margin * sharpness.slope.se, 0.0)
     lines = []
     for _, multiple, change, _ in alternatives:
-        toward = margin * level.se * np.sign(change)
+        toward = math.copysign(margin * level.se, change) if change else 0.0
         null = Line(level.value + toward, slope)
         lines.append((Line(level.value + change, multiple * slope), null))
     bets = [Bet(target, name, weight) for name, _, _, weight in alternatives]

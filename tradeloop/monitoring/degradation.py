@@ -30,12 +30,11 @@ from datetime import datetime
 from statistics import NormalDist
 from typing import Any
 
-from tradeloop.bars import Floats
 from tradeloop.config import Degradation
 from tradeloop.monitoring.bets import Bets
 from tradeloop.monitoring.losses import LossWatch
-from tradeloop.monitoring.outcome_rows import SKILL, OutcomeRows, moment
 from tradeloop.monitoring.records import Resolved
+from tradeloop.monitoring.scored import SKILL, Scored, moment, score
 from tradeloop.monitoring.sequential import Detector
 from tradeloop.reference import Reference
 
@@ -120,17 +119,28 @@ class SkillMonitor:
 
     def update(self, batch: Sequence[Resolved]) -> None:
         """Take the outcomes of one feature time, of all symbols together, in the order of their `seq`."""
-        first = [resolved for resolved in batch if resolved.outcome.revision == 0]
-        self._restated += len(batch) - len(first)
-        rows = OutcomeRows.of(first)
-        self._unusable += len(first) - len(rows)
-        if not len(rows):
+        last = None
+        usable: list[Scored] = []
+        for resolved in batch:
+            if resolved.outcome.revision:
+                self._restated += 1
+            elif (scored := score(resolved)) is None:
+                self._unusable += 1
+            else:
+                last = resolved
+                usable.append(scored)
+        if last is None:
             return
-        losses = rows.losses()
-        self._losses.update(losses)
-        statistic = self._detector.update(self._bets.log_ratio(rows), len(rows), at=rows.at, sums=rows.sums(losses))
-        if self._alarm is None and statistic >= self._detector.threshold:
-            self._alarm = self._raise(first[-1], statistic)
+        sums = [0.0] * (2 * len(SKILL))
+        for scored in usable:
+            self._losses.update(scored.losses)
+            for number, value in enumerate(scored.skill):
+                sums[2 * number] += value
+                sums[2 * number + 1] += value * value
+        ratios = self._bets.log_ratios(usable)
+        crossed = self._detector.update(ratios, len(usable), at=usable[0].at, sums=sums)
+        if crossed and self._alarm is None:
+            self._alarm = self._raise(last)
 
     def evidence(self) -> Json:
         """Return all that is known, as JSON with finite numbers."""
@@ -184,14 +194,14 @@ class SkillMonitor:
         self._resets = list(state["resets"])
         self._alarm = None if state["alarm"] is None else Alarm.parse(state["alarm"])
 
-    def _raise(self, last: Resolved, statistic: float) -> Alarm:
+    def _raise(self, last: Resolved) -> Alarm:
         number = self._detector.leader()
         change, outcomes, sums = self._detector.change(number)
         bet = self._detector.bets[number]
         return Alarm(
             seq=last.seq,
             time=last.outcome.resolved_at,
-            statistic=statistic,
+            statistic=self._detector.statistic,
             threshold=self._detector.threshold,
             targets=self._detector.shares(),
             alternative=f"{bet.target}: {bet.name}",
@@ -200,7 +210,7 @@ class SkillMonitor:
             skill=self._skill(outcomes, sums),
         )
 
-    def _skill(self, count: int, sums: Floats) -> dict[str, dict[str, float]]:
+    def _skill(self, count: int, sums: Sequence[float]) -> dict[str, dict[str, float]]:
         """Return the skill over `count` outcomes from their sums, beside what the holdout lets expect."""
         direction, ret, range_ = self._reference.direction, self._reference.ret, self._reference.range
         expected = (
@@ -213,7 +223,7 @@ class SkillMonitor:
         z = NormalDist().inv_cdf((1 + self._config.confidence) / 2)
         skill = {}
         for number, (name, (value, effect)) in enumerate(zip(SKILL, expected, strict=True)):
-            mean, square = float(sums[2 * number]) / count, float(sums[2 * number + 1]) / count
+            mean, square = sums[2 * number] / count, sums[2 * number + 1] / count
             radius = z * math.sqrt(max(square - mean * mean, 0.0) * effect / count)
             skill[name] = {"value": mean, "low": mean - radius, "high": mean + radius, "expected": value}
         return skill

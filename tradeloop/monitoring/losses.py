@@ -7,14 +7,11 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from statistics import NormalDist
 from typing import Any
 
-import numpy as np
-
-from tradeloop.bars import Floats
 from tradeloop.config import Degradation
 from tradeloop.reference import Reference
 
@@ -27,53 +24,52 @@ class LossWatch:
     """Running losses of the three targets."""
 
     def __init__(self, reference: Reference, config: Degradation) -> None:
-        parts = (reference.direction, reference.ret, reference.range)
-        self._expected = np.array([part.loss.value for part in parts])
-        self._se = np.array([part.loss.se for part in parts])
-        effects = (reference.direction.design_effect, reference.ret.design_effect, reference.range.location_effect)
-        self._effect = np.array(effects)
+        self._expected = [part.loss for part in (reference.direction, reference.ret, reference.range)]
+        self._effect = (reference.direction.design_effect, reference.ret.design_effect, reference.range.location_effect)
         self._config = config
         self.clear()
 
     def clear(self) -> None:
         """Forget everything."""
         self._count = 0
-        self._sums: Floats = np.zeros(3)
-        self._squares: Floats = np.zeros(3)
-        self._recent: deque[tuple[float, ...]] = deque(maxlen=2 * self._config.window)
+        self._sums = [0.0] * len(LOSSES)
+        self._squares = [0.0] * len(LOSSES)
+        self._recent: deque[list[float]] = deque(maxlen=2 * self._config.window)
         self._adwin: list[Any] | None = None
 
-    def update(self, losses: Floats) -> None:
-        """Add losses (n, 3)."""
-        self._sums += losses.sum(axis=0)
-        self._squares += (losses * losses).sum(axis=0)
-        for row in losses.tolist():
-            self._recent.append(tuple(row))
-            self._count += 1
-            self._feed(row)
+    def update(self, losses: Sequence[float]) -> None:
+        """Add the losses of one outcome, in the order of `LOSSES`."""
+        for number, loss in enumerate(losses):
+            self._sums[number] += loss
+            self._squares[number] += loss * loss
+        # Six digits are enough here, and keep the state short.
+        row = [float(f"{losses[number]:.6g}") for number in WATCHED]
+        self._recent.append(row)
+        self._count += 1
+        self._feed(row)
 
     def evidence(self) -> dict[str, Any]:
         """Return, by target, the live loss, the holdout's, and what each test says; JSON, finite."""
         return {name: self._target(number) for number, name in enumerate(LOSSES)}
 
     def _target(self, number: int) -> dict[str, Any]:
-        expected = float(self._expected[number])
+        expected = self._expected[number].value
         shown: dict[str, Any] = {"expected": expected, "mean": None, "difference": None}
         if self._count == 0:
             return shown
-        mean = float(self._sums[number]) / self._count
-        variance = max(float(self._squares[number]) / self._count - mean * mean, 0.0)
-        radius = self._radius(variance * float(self._effect[number])) + self._normal * float(self._se[number])
+        mean = self._sums[number] / self._count
+        variance = max(self._squares[number] / self._count - mean * mean, 0.0)
+        radius = self._radius(variance * self._effect[number]) + self._normal * self._expected[number].se
         low, high = mean - expected - radius, mean - expected + radius
         shown |= {"mean": mean, "difference": {"value": mean - expected, "low": low, "high": high}}
         if number not in WATCHED:
             return shown
-        window = self._config.window
-        recent = [row[number] for row in islice(self._recent, max(len(self._recent) - window, 0), None)]
+        window, at = self._config.window, WATCHED.index(number)
+        recent = [row[at] for row in islice(self._recent, max(len(self._recent) - window, 0), None)]
         average = math.fsum(recent) / len(recent)
         crossed = len(recent) == window and average > expected * (1 + self._config.drop)
         shown["threshold"] = {"mean": average, "outcomes": len(recent), "crossed": crossed}
-        adwin = self._adwins()[WATCHED.index(number)]
+        adwin = self._adwins()[at]
         shown["adwin"] = {
             "mean": float(adwin.estimation),
             "outcomes": int(adwin.width),
@@ -104,8 +100,8 @@ class LossWatch:
         if self._count % self._config.window == 0:
             self._adwin = None
             return
-        for number, adwin in zip(WATCHED, self._adwin, strict=True):
-            adwin.update(row[number])
+        for loss, adwin in zip(row, self._adwin, strict=True):
+            adwin.update(loss)
 
     def _adwins(self) -> list[Any]:
         if self._adwin is None:
@@ -115,16 +111,16 @@ class LossWatch:
             window = self._config.window
             kept = min(self._count % window + window, len(self._recent))
             for row in islice(self._recent, len(self._recent) - kept, None):
-                for number, adwin in zip(WATCHED, self._adwin, strict=True):
-                    adwin.update(row[number])
+                for loss, adwin in zip(row, self._adwin, strict=True):
+                    adwin.update(loss)
         return self._adwin
 
     def state(self) -> dict[str, Any]:
         """Return what `restore` needs, as JSON."""
         return {
             "count": self._count,
-            "sums": self._sums.tolist(),
-            "squares": self._squares.tolist(),
+            "sums": list(self._sums),
+            "squares": list(self._squares),
             "recent": [list(row) for row in self._recent],
         }
 
@@ -132,6 +128,5 @@ class LossWatch:
         """Go on from `state`."""
         self.clear()
         self._count = int(state["count"])
-        self._sums = np.array(state["sums"], dtype=np.float64)
-        self._squares = np.array(state["squares"], dtype=np.float64)
-        self._recent.extend(tuple(row) for row in state["recent"])
+        self._sums, self._squares = list(state["sums"]), list(state["squares"])
+        self._recent.extend(list(row) for row in state["recent"])

@@ -9,7 +9,7 @@ learned together,
 so that :math:`\sum_j R_j` less the number of outcomes is a supermartingale. An alarm at :math:`\sum_j R_j \ge A`
 therefore comes, without a change, after A outcomes on average or later, whatever the alternatives are (Shin, Ramdas
 and Rinaldo 2022, "E-detectors", section 2; for one known alternative it is the test of Shiryaev and Roberts, which is
-nearly optimal against Lorden's limit). Everything is kept in logs.
+nearly optimal against Lorden's limit).
 
 Dependent outcomes: where d of them count as one (the reference's design effect), each ratio is taken to the power 1/d.
 With d outcomes at one time that is Hölder's inequality and holds for any dependence; for a smaller d it holds as far as
@@ -18,16 +18,14 @@ their sums are nearly normal.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
+from tradeloop.monitoring.scored import softplus
 
-from tradeloop.bars import Floats
-
-Ints = NDArray[np.int64]
+_LARGEST = 1e280  # a statistic beyond it says nothing more
 
 
 @dataclass(frozen=True)
@@ -43,7 +41,9 @@ class Detector:
     """The recursions over all bets, and when each alternative seems to have begun.
 
     Beside R_j runs the CUSUM of each bet's log likelihood ratio: the time at which it last stood at zero is the
-    likeliest time of change, and `sums` of what the caller hands over since then say what skill is now.
+    likeliest time of change, and the sums of what the caller hands over since then say what skill is now.
+
+    Plain floats: on a dozen bets they are faster than arrays.
 
     Parameters
     ----------
@@ -52,14 +52,14 @@ class Detector:
     run_length
         The alarm's threshold A.
     width
-        How many numbers a row of `sums` has.
+        How many numbers the caller sums up.
     """
 
     def __init__(self, bets: Sequence[Bet], run_length: float, *, width: int) -> None:
         self.bets = tuple(bets)
-        self.threshold = float(np.log(run_length))
-        with np.errstate(divide="ignore"):
-            self._log_weight = np.log([bet.weight for bet in bets]) if bets else np.empty(0)
+        self.run_length = run_length
+        self.threshold = math.log(run_length)
+        self._weights = [bet.weight for bet in bets]
         self._width = width
         self.count = 0
         self.clear()
@@ -67,89 +67,82 @@ class Detector:
     def clear(self) -> None:
         """Begin again, as if nothing had been seen; the count of outcomes goes on."""
         size = len(self.bets)
-        self.log_r: Floats = np.full(size, -np.inf)
-        self._cusum: Floats = np.zeros(size)
-        self._sums: Floats = np.zeros((size, self._width))
-        self._began: Ints = np.full(size, self.count, dtype=np.int64)
-        self._since: Ints = np.zeros(size, dtype=np.int64)
+        self._r = [0.0] * size
+        self._cusum = [0.0] * size
+        self._totals = [0.0] * self._width
+        # By bet: count, time of the first outcome and totals where the CUSUM left zero.
+        self._began = [(self.count, 0, tuple(self._totals))] * size
 
-    def update(self, log_ratio: Floats, count: int, *, at: int, sums: Floats) -> float:
-        """Add `count` outcomes of the time `at` (microseconds since 1970); return the log of the statistic.
+    def update(self, log_ratios: Sequence[float], count: int, *, at: int, sums: Sequence[float]) -> bool:
+        """Add `count` outcomes of the time `at` (microseconds since 1970); return whether the threshold is reached.
 
         Parameters
         ----------
-        log_ratio
-            Log of each bet's product of ratios (bets,).
+        log_ratios
+            Log of each bet's product of ratios.
         sums
-            What the outcomes add to the sums (width,).
+            What the outcomes add to the sums.
         """
-        if not self.bets:
-            self.count += count
-            return -np.inf
-        self.log_r = np.logaddexp(self._log_weight + np.log(count), self.log_r) + log_ratio
-        fresh = self._cusum <= 0.0
-        if fresh.any():
-            self._cusum[fresh] = 0.0
-            self._sums[fresh] = 0.0
-            self._began[fresh] = self.count
-            self._since[fresh] = at
-        self._cusum += log_ratio
-        self._sums += sums
+        r, cusum, began = self._r, self._cusum, self._began
+        here = None
+        for number, log_ratio in enumerate(log_ratios):
+            grown = (self._weights[number] * count + r[number]) * math.exp(min(log_ratio, 600.0))
+            r[number] = grown if grown < _LARGEST else _LARGEST
+            if cusum[number] <= 0.0:
+                here = here or (self.count, at, tuple(self._totals))
+                began[number] = here
+                cusum[number] = log_ratio
+            else:
+                cusum[number] += log_ratio
+        self._totals = [total + more for total, more in zip(self._totals, sums, strict=True)]
         self.count += count
-        return self.statistic
+        return sum(r) >= self.run_length
 
     @property
     def statistic(self) -> float:
         """Log of the sum over all bets."""
-        return float(np.logaddexp.reduce(self.log_r)) if self.bets else -np.inf
-
-    @property
-    def crossed(self) -> bool:
-        """Whether the statistic has reached the threshold."""
-        return self.statistic >= self.threshold
+        total = sum(self._r)
+        return math.log(total) if total > 0 else -math.inf
 
     def shares(self) -> dict[str, float]:
         """Return each target's share of the statistic."""
-        total = self.statistic
+        total = sum(self._r)
         shares = dict.fromkeys((bet.target for bet in self.bets), 0.0)
-        if np.isfinite(total):
-            for bet, value in zip(self.bets, np.exp(self.log_r - total), strict=True):
-                shares[bet.target] += float(value)
+        for bet, value in zip(self.bets, self._r, strict=True):
+            shares[bet.target] += value / total if total > 0 else 0.0
         return shares
 
-    def leader(self, target: str | None = None) -> int:
-        """Return the number of the bet with the largest part of the statistic, of a target's bets if one is named."""
-        eligible = [target in (None, bet.target) for bet in self.bets]
-        return int(np.argmax(np.where(eligible, self.log_r, -np.inf)))
+    def leader(self) -> int:
+        """Return the number of the bet with the largest part of the statistic."""
+        return self._r.index(max(self._r))
 
-    def change(self, number: int) -> tuple[int, int, Floats]:
+    def change(self, number: int) -> tuple[int, int, list[float]]:
         """Return when a bet's alternative seems to have begun, the outcomes since, and their sums.
 
         The time is that of the first outcome after the change (microseconds since 1970).
         """
-        return int(self._since[number]), self.count - int(self._began[number]), self._sums[number].copy()
+        count, at, totals = self._began[number]
+        return at, self.count - count, [now - before for now, before in zip(self._totals, totals, strict=True)]
 
     def state(self) -> dict[str, Any]:
         """Return what `restore` needs, as JSON."""
         return {
             "count": self.count,
-            "log_r": [value if np.isfinite(value) else None for value in self.log_r.tolist()],
-            "cusum": self._cusum.tolist(),
-            "sums": self._sums.tolist(),
-            "began": self._began.tolist(),
-            "since": self._since.tolist(),
+            "r": list(self._r),
+            "cusum": list(self._cusum),
+            "totals": list(self._totals),
+            "began": [[count, at, list(totals)] for count, at, totals in self._began],
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from `state`; ValueError if it is that of other bets."""
-        if len(state["log_r"]) != len(self.bets):
-            raise ValueError(f"the state holds {len(state['log_r'])} bets, this detector has {len(self.bets)}")
+        if len(state["r"]) != len(self.bets):
+            raise ValueError(f"the state holds {len(state['r'])} bets, this detector has {len(self.bets)}")
         self.count = int(state["count"])
-        self.log_r = np.array([-np.inf if value is None else value for value in state["log_r"]], dtype=np.float64)
-        self._cusum = np.array(state["cusum"], dtype=np.float64)
-        self._sums = np.array(state["sums"], dtype=np.float64).reshape(len(self.bets), self._width)
-        self._began = np.array(state["began"], dtype=np.int64)
-        self._since = np.array(state["since"], dtype=np.int64)
+        self._r = [float(value) for value in state["r"]]
+        self._cusum = [float(value) for value in state["cusum"]]
+        self._totals = [float(value) for value in state["totals"]]
+        self._began = [(int(count), int(at), tuple(map(float, totals))) for count, at, totals in state["began"]]
 
 
 @dataclass(frozen=True)
@@ -165,23 +158,24 @@ class SignBets:
 
     Parameters
     ----------
-    lines
+    pairs
         Alternative and null of each bet.
     effect
         Design effect.
     """
 
-    def __init__(self, lines: Sequence[tuple[Line, Line]], effect: float) -> None:
-        self._intercept = np.array([[line.intercept for line in pair] for pair in lines]).reshape(-1, 2)
-        self._slope = np.array([[line.slope for line in pair] for pair in lines]).reshape(-1, 2)
+    def __init__(self, pairs: Sequence[tuple[Line, Line]], effect: float) -> None:
+        lines = list(dict.fromkeys(line for pair in pairs for line in pair))
+        self._lines = [(line.intercept, line.slope) for line in lines]
+        self._pairs = [(lines.index(alternative), lines.index(null)) for alternative, null in pairs]
         self._power = 1.0 / effect
 
-    def log_ratio(self, x: Floats, sign: Floats) -> Floats:
-        """Return the log of each bet's product of ratios (bets,) over covariates and signs (±1), both (n,)."""
-        margin = -sign[:, None, None] * (self._intercept + self._slope * x[:, None, None])
-        loss = np.logaddexp(0.0, margin)
-        total: Floats = (loss[:, :, 1] - loss[:, :, 0]).sum(axis=0)
-        return total * self._power
+    def log_ratios(self, outcomes: Sequence[tuple[float, float]]) -> list[float]:
+        """Return the log of each bet's product of ratios over outcomes (covariate, sign ±1)."""
+        losses = [
+            sum(softplus(-sign * (intercept + slope * x)) for x, sign in outcomes) for intercept, slope in self._lines
+        ]
+        return [(losses[null] - losses[alternative]) * self._power for alternative, null in self._pairs]
 
 
 class ScoreBets:
@@ -205,15 +199,11 @@ class ScoreBets:
         location_effect: float,
         scale_effect: float,
     ) -> None:
-        rows = [((b * b - a * a) / 2, a - b, 0.0) for a, b in shifts]
-        by_shift = np.array(rows).reshape(-1, 3) / location_effect
-        rows = [(np.log(b / a), 0.0, (1 / b**2 - 1 / a**2) / 2) for a, b in scales]
-        by_scale = np.array(rows).reshape(-1, 3) / scale_effect
-        self._constant, self._linear, self._square = np.vstack([by_shift, by_scale]).T.copy()
+        by_shift = [((b * b - a * a) / 2 / location_effect, (a - b) / location_effect, 0.0) for a, b in shifts]
+        by_scale = [(math.log(b / a) / scale_effect, 0.0, (1 / b**2 - 1 / a**2) / 2 / scale_effect) for a, b in scales]
+        self._terms = [*by_shift, *by_scale]
 
-    def log_ratio(self, score: Floats) -> Floats:
-        """Return the log of each bet's product of ratios (bets,), shifts first, over scores (n,)."""
-        total: Floats = (
-            len(score) * self._constant + float(score.sum()) * self._linear + float(score @ score) * self._square
-        )
-        return total
+    def log_ratios(self, scores: Sequence[float]) -> list[float]:
+        """Return the log of each bet's product of ratios over scores, bets on the mean first."""
+        count, total, squares = len(scores), sum(scores), sum(score * score for score in scores)
+        return [constant * count + linear * total + square * squares for constant, linear, square in self._terms]
