@@ -142,7 +142,7 @@ def _sign_bets(
     for _, multiple, change, _ in alternatives:
         toward = math.copysign(margin * level.se, change) if change else 0.0
         null = Line(level.value + toward, slope)
-        lines.append((Line(level.value + change, multiple * slope), null))
+        lines.append((Line(null.intercept + change, multiple * slope), null))
     bets = [Bet(target, name, weight) for name, _, _, weight in alternatives]
     return SignBets(lines, sharpness.design_effect), bets
 

@@ -9,6 +9,16 @@ little, and whoever tests against it must know.
 from __future__ import annotations
 
 from tradeloop.reference.content import Estimate, Features, Forecasts, Range, Reference, Sharpness, Sketch
-from tradeloop.reference.measure import build_reference
+from tradeloop.reference.measure import build_reference, fit_line
 
-__all__ = ["Estimate", "Features", "Forecasts", "Range", "Reference", "Sharpness", "Sketch", "build_reference"]
+__all__ = [
+    "Estimate",
+    "Features",
+    "Forecasts",
+    "Range",
+    "Reference",
+    "Sharpness",
+    "Sketch",
+    "build_reference",
+    "fit_line",
+]

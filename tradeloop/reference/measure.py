@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 RECENT = 1_000
 FORECASTS = ("p_up", "ret", "ret_low", "ret_high", "range", "range_low", "range_high")
-_PRIOR = 1.0 / 25.0  # precision of slope and intercept about 0: only keeps them finite where labels are separable
+_PRIOR = 1.0 / 25.0  # precision of slope and intercept, see `fit_line`
 _STEPS = 50
 
 Json = dict[str, Any]
@@ -209,28 +209,37 @@ def _range(rows: _Rows) -> Json:
 def _sharpness(x: Floats, y: Floats, rows: _Rows, kept: NDArray[np.bool_] | None = None) -> Json:
     """Return the JSON of a `Sharpness`: logistic regression of y (n,) on x (n,), errors that know the design effect."""
     time = rows.time if kept is None else rows.time[kept]
-    columns = np.column_stack([np.ones(len(x)), x])
-    found = np.zeros(2)
-    for _ in range(_STEPS):
-        p = sigmoid(columns @ found)
-        information = (columns * (p * (1 - p))[:, None]).T @ columns + _PRIOR * np.eye(2)
-        step = np.linalg.solve(information, columns.T @ (y - p) - _PRIOR * found)
-        # A step of a sharp likelihood can overshoot; half a unit of log odds at the data's scale never does.
-        scale = max(1.0, float(np.abs(columns @ step).max(initial=0.0)) / 2.0)
-        found = found + step / scale
-        if float(np.abs(step).max()) < 1e-10:
-            break
-    p = sigmoid(columns @ found)
+    found, inverse = fit_line(x, y)
+    p = sigmoid(found[0] + found[1] * x)
     centred = x - np.average(x, weights=p * (1 - p)) if len(x) else x
     effect = _design_effect(centred * (y - p), time, rows.overlap)
     level = _design_effect(y - p, time, rows.overlap)
-    inverse = np.linalg.inv((columns * (p * (1 - p))[:, None]).T @ columns + _PRIOR * np.eye(2))
     return {
         "intercept": {"value": float(found[0]), "se": float(np.sqrt(inverse[0, 0] * level))},
         "slope": {"value": float(found[1]), "se": float(np.sqrt(inverse[1, 1] * effect))},
         "correlation": _correlation(centred * (y - p), time),
         "design_effect": effect,
     }
+
+
+def fit_line(x: Floats, y: Floats) -> tuple[Floats, Floats]:
+    """Return intercept and slope (2,) of the logistic regression of y (n,), 0 or 1, on x (n,), and their covariance.
+
+    A priori both are 0 ± 5, so that separable labels, and no rows at all, have an answer too.
+    """
+    columns = np.column_stack([np.ones(len(x)), x])
+    found: Floats = np.zeros(2)
+    for _ in range(_STEPS):
+        p = sigmoid(columns @ found)
+        information = (columns * (p * (1 - p))[:, None]).T @ columns + _PRIOR * np.eye(2)
+        step = np.linalg.solve(information, columns.T @ (y - p) - _PRIOR * found)
+        # Newton's step can overshoot where p is near 0 or 1: no row moves by more than two units of log odds.
+        found = found + step / max(1.0, float(np.abs(columns @ step).max(initial=0.0)) / 2.0)
+        if float(np.abs(step).max()) < 1e-10:
+            break
+    p = sigmoid(columns @ found)
+    inverse: Floats = np.linalg.inv((columns * (p * (1 - p))[:, None]).T @ columns + _PRIOR * np.eye(2))
+    return found, inverse
 
 
 def _mean(values: Floats, rows: _Rows, *, serial: bool = False) -> Json:
