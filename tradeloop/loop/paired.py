@@ -183,7 +183,9 @@ class PairedTest:
         return counts | {"rows": rows, "baselines": self._baselines.state()}
 
     def restore(self, state: Mapping[str, Any]) -> Self:
-        """Take over what `state` returned."""
+        """Take over what `state` returned, unless it is of longer labels."""
+        if len(state["rows"]) > self._horizon:
+            return self
         self.pairs, self.overlapping = int(state["pairs"]), int(state["overlapping"])
         self._current = int(state["current"])
         self._rows = [
