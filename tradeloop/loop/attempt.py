@@ -6,7 +6,9 @@ says to stop, everything that the attempt started is killed, and the next attemp
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import sys
 import threading
 from dataclasses import asdict, dataclass
@@ -17,7 +19,7 @@ from typing import IO, Any
 import yaml
 
 from tradeloop.atomic import write_json
-from tradeloop.errors import TradeloopError
+from tradeloop.errors import ConfigError, TradeloopError
 from tradeloop.layout import Layout
 from tradeloop.loop.limits import MARK, Cause, Limits, Stopped, Watch, kill_marked, step_back
 from tradeloop.loop.progress import Progress, explain, stages_before
@@ -30,7 +32,7 @@ class Spec:
     """What an attempt is told.
 
     `name` is that of the experiment; `ingest` has the source read anew, where DVC cannot see that it has newer bars;
-    `dvc` is the command that runs DVC.
+    `dvc` is the command that runs DVC, `environment` what its stages need beside what the workspace itself knows.
     """
 
     root: str
@@ -38,10 +40,10 @@ class Spec:
     attempt: int
     name: str
     overrides: dict[str, Any]
-    database: str
     ingest: bool
     limits: dict[str, Any]
     dvc: list[str]
+    environment: dict[str, str]
 
     @property
     def log(self) -> Path:
@@ -89,8 +91,8 @@ class Training:
         limits = Limits(**spec.limits)
         self._watch = Watch(limits, Path(spec.root), interrupted=lifeline, tick=self._tick)
         self._progress = Progress(spec.log)
-        own = {**limits.environment, MARK: spec.job_id}
-        self._environment = self._workspace.environment(spec.database) | own
+        own = {**spec.environment, **limits.environment, MARK: spec.job_id}
+        self._environment = self._workspace.environment(own)
 
     def run(self) -> dict[str, Any]:
         """Return how the attempt ended, as JSON has it; nothing that goes wrong is raised."""
@@ -100,8 +102,11 @@ class Training:
             state = "succeeded"
         except Stopped as stopped:
             cause, error = stopped.cause, str(stopped)
-        except (TradeloopError, OSError) as refused:
-            cause, error = "params" if isinstance(refused, TradeloopError) else "failed", str(refused)
+        except ConfigError as refused:
+            cause, error = "params", f"params: {refused}"
+        except (TradeloopError, OSError) as failed:
+            cause = "disk" if os.strerror(errno.ENOSPC) in str(failed) else "failed"
+            error = f"{cause}: {failed}"
         if cause == "cancelled":
             state = "cancelled"
         attempt = asdict(self._facts(state == "succeeded"))
@@ -120,6 +125,7 @@ class Training:
         self._note(f"attempt {spec.attempt} of job {spec.job_id}")
         if (left := kill_marked(spec.job_id)) > 0:
             self._note(f"killed {left} processes that an earlier attempt had left")
+        self._watch.check()
         resumed = workspace.prepare(spec.overrides, spec.dvc)
         self._progress.of = stages_before(workspace.root / "dvc.lock", TARGET)
         if spec.ingest and not workspace.ingested:
@@ -129,6 +135,7 @@ class Training:
         if TARGET not in self._progress.ran:
             # DVC had its outputs; the registry and the model store, which are no outputs, may have lost the model.
             self._dvc("repro", "--single-item", "--force", TARGET)
+        workspace.add_all()
         self._dvc("exp", "save", "--force", "--name", spec.name, TARGET)
         workspace.publish_experiment(spec.name)
         packaged = json.loads((workspace.layout.reports / "package.json").read_text(encoding="utf-8"))

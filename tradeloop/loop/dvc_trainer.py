@@ -18,7 +18,7 @@ from tradeloop.loop.attempt import Spec, jobs_folder
 from tradeloop.loop.limits import Limits, kill_marked, kill_tree
 from tradeloop.loop.retrain import TrainingResult
 from tradeloop.loop.workspace import DVC, prune
-from tradeloop.state.database import database_url
+from tradeloop.state.database import URL_VARIABLE, database_url
 from tradeloop.state.job import Attempt, Job
 
 _CLOSE_SECONDS = 10.0
@@ -76,10 +76,10 @@ class DvcTrainer:
             attempt=job.attempts,
             name=f"loop-{job.trigger.replace('_', '-')}-{job.id[:8]}",
             overrides=job.overrides,
-            database=self._database,
             ingest=self._ingest,
             limits=asdict(self._limits),
             dvc=self._dvc,
+            environment={URL_VARIABLE: self._database},
         )
         try:
             self._running[job.id] = _Running(spec, _launch(spec), time.monotonic())

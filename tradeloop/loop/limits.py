@@ -136,7 +136,7 @@ class Watch:
         Stopped
             A limit was reached, or it was interrupted; none of its processes is left.
         """
-        self._check(0.0)
+        self.check()
         process = subprocess.Popen(
             command, cwd=cwd, env=dict(environment), stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             start_new_session=True,
@@ -147,7 +147,7 @@ class Watch:
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     return process.wait(self._every)
                 memory, seen = _usage(process.pid)
-                self._check(memory)
+                self.check(memory)
                 self._tick(memory, self.cpu_seconds + seen)
         finally:
             kill_tree(process.pid)
@@ -155,7 +155,8 @@ class Watch:
             # What a killed process had started is reaped by nobody here.
             self._orphans += max(0.0, seen - (_reaped() - before))
 
-    def _check(self, memory: float) -> None:
+    def check(self, memory: float = 0.0) -> None:
+        """Raise `Stopped` if a limit is reached, given the MiB in use."""
         self.peak_mib = max(self.peak_mib, memory)
         if (stop := self._interrupted()) is not None:
             raise Stopped(*stop)

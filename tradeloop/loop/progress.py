@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -105,6 +107,6 @@ def explain(tail: str, status: int) -> tuple[Cause, str]:
 
 
 def _cause(tail: str, status: int) -> Cause:
-    if "No space left on device" in tail:
+    if os.strerror(errno.ENOSPC) in tail:
         return "disk"
     return "killed" if status < 0 else "failed"

@@ -25,9 +25,8 @@ from ruamel.yaml.error import YAMLError
 
 from tradeloop.atomic import write_bytes, write_json
 from tradeloop.config import load_params
-from tradeloop.errors import TrainingError
+from tradeloop.errors import ConfigError, TrainingError
 from tradeloop.layout import HOME_VARIABLE, SOURCES_VARIABLE, Layout
-from tradeloop.state.database import URL_VARIABLE
 
 TARGET = "package"
 """The stage that a retraining ends with: what follows it, publish, belongs to the project alone."""
@@ -56,14 +55,13 @@ class Workspace:
         """Where things lie in the clone."""
         return Layout(self.root)
 
-    def environment(self, database: str) -> dict[str, str]:
-        """Return what a command in the clone needs: the project's registry, model store and sources, its own rest."""
+    def environment(self, own: Mapping[str, str]) -> dict[str, str]:
+        """Return what a command in the clone needs: the project's model store and sources, and what `own` adds."""
         environment = dict(os.environ)
         environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment.get('PATH', os.defpath)}"
         environment |= {
             HOME_VARIABLE: str(self.root),
             SOURCES_VARIABLE: str(self.project.sources),
-            URL_VARIABLE: database,
             "BENTOML_HOME": str(self.project.bentoml),
             "BENTOML_DO_NOT_TRACK": "True",
             "DVC_NO_ANALYTICS": "1",
@@ -73,7 +71,7 @@ class Workspace:
         for role in ("AUTHOR", "COMMITTER"):
             environment.setdefault(f"GIT_{role}_NAME", _AUTHOR[0])
             environment.setdefault(f"GIT_{role}_EMAIL", _AUTHOR[1])
-        return environment
+        return {**environment, **own}
 
     def prepare(self, overrides: Mapping[str, Any], dvc: Sequence[str] = DVC) -> bool:
         """Make the clone, or take up the one that an earlier attempt left; return whether it is such a one.
@@ -96,7 +94,7 @@ class Workspace:
         self.root.parent.mkdir(parents=True, exist_ok=True)
         git(self.root.parent, "clone", "--quiet", "--local", "--no-tags", str(self.project.root), str(self.root))
         git(self.root, "checkout", "--quiet", revision)
-        cache = _output([*dvc, "cache", "dir"], self.project.root)
+        cache = _output([*dvc, "cache", "dir"], self.project.root, "dvc cache dir")
         config = f"[cache]\n    dir = {cache}\n[core]\n    site_cache_dir = {self.root}/.dvc/site\n"
         write_bytes(self.root / ".dvc" / "config.local", config.encode())
         write_bytes(self.layout.params, params)
@@ -119,6 +117,10 @@ class Workspace:
     def note_ingested(self) -> None:
         """Remember that the source was read."""
         write_json(self.root / _MARK, self._mark() | {"ingested": True})
+
+    def add_all(self) -> None:
+        """Let Git know of new files, a first run's lock and metrics: an experiment holds only what Git knows."""
+        git(self.root, "add", "--all")
 
     def publish_experiment(self, name: str) -> None:
         """Make the experiment that was saved under `name` one of the project."""
@@ -159,7 +161,7 @@ def overridden(params: Path, overrides: Mapping[str, Any]) -> bytes:
 
     Raises
     ------
-    TrainingError
+    ConfigError
         The file cannot be read, or a name leads through something that is no mapping.
     """
     try:
@@ -171,14 +173,14 @@ def overridden(params: Path, overrides: Mapping[str, Any]) -> bytes:
         yaml.width = 4096
         content = yaml.load(text)
     except (OSError, YAMLError) as error:
-        raise TrainingError(f"{params} cannot be read: {' '.join(str(error).split())}") from None
+        raise ConfigError(f"{params} cannot be read: {' '.join(str(error).split())}") from None
     for name, value in sorted(overrides.items()):
         *blocks, key = name.split(".")
         block = content
         for part in blocks:
             block = block.setdefault(part, {}) if isinstance(block, dict) else None
         if not isinstance(block, dict):
-            raise TrainingError(f"{name!r} cannot be set: a block before its last dot is not a mapping")
+            raise ConfigError(f"{name!r} cannot be set: a block before its last dot is not a mapping")
         block[key] = value
     written = io.BytesIO()
     yaml.dump(content, written)
@@ -187,20 +189,18 @@ def overridden(params: Path, overrides: Mapping[str, Any]) -> bytes:
 
 def git(root: Path, *arguments: str) -> str:
     """Run Git in `root` and return what it prints; TrainingError with its last line where it fails."""
-    return _output(["git", "-C", str(root), *arguments], root)
+    return _output(["git", "-C", str(root), *arguments], root, f"git {arguments[0]}")
 
 
-def _output(command: list[str], root: Path) -> str:
+def _output(command: Sequence[str], root: Path, what: str) -> str:
     # Variables of a surrounding Git command (a hook) would lead to its repository.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_DIR")}
     environment |= {"DVC_NO_ANALYTICS": "1", "DVC_STUDIO_OFFLINE": "true", "GIT_TERMINAL_PROMPT": "0"}
     try:
         done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=False)
     except OSError as error:
-        raise TrainingError(f"{command[0]} cannot be run in {root}: {error.strerror}") from None
+        raise TrainingError(f"{what} cannot be run in {root}: {error.strerror}") from None
     if done.returncode:
         last = (done.stderr.strip() or done.stdout.strip() or f"exit status {done.returncode}").splitlines()[-1]
-        raise TrainingError(
-            f"{' '.join(part for part in command[:6] if part not in ('-C', '-m', str(root)))} in {root}: {last}"
-        )
+        raise TrainingError(f"{what} failed in {root}: {last}")
     return done.stdout.strip()
