@@ -76,9 +76,46 @@ class Rollout(Block):
 
 
 class Adapt(Block):
-    """Online adaptation between retrainings."""
+    """Online adaptation between retrainings; see docs/adaptation.md.
+
+    Attributes
+    ----------
+    rate, share
+        Step of the members' weights, and what of the weight flows back to the packaged forecast.
+    memory
+        Outcomes that recalibration, shift and usual sizes remember.
+    width_step
+        Step of the log width of an interval's side after a miss.
+    learning_rate
+        Of the linear member.
+    max_step, max_weight, max_width
+        The most that a number may move an outcome, that members may weigh together, that a side may grow.
+    every
+        Outcomes between snapshots.
+    apply, prove, min_bars
+        When a target's adaptation is applied: once it has been proven better, ``prove`` being the probability of an
+        error, or after so many bars without proof that it is worse.
+    pause
+        Bars that a target stays as packaged after its adaptation was taken back.
+    drift
+        ADWIN's δ: a change of the adapted loss at this level makes a target forget.
+    """
 
     enabled: bool = False
+    rate: Positive = 0.1
+    share: Annotated[float, Field(ge=0, lt=1)] = 0.002
+    memory: Annotated[int, Field(ge=10)] = 500
+    width_step: Annotated[float, Field(gt=0, le=0.5)] = 0.02
+    learning_rate: Annotated[float, Field(gt=0, le=0.1)] = 0.003
+    max_step: Annotated[float, Field(gt=0, le=1)] = 0.05
+    max_weight: Annotated[float, Field(gt=0, le=1)] = 0.9
+    max_width: Annotated[float, Field(gt=1, le=4)] = 3.0
+    every: Count = 25
+    apply: Literal["proven", "not_worse"] = "proven"
+    prove: Share = 0.05
+    min_bars: Count = 100
+    pause: Count = 500
+    drift: Share = 0.002
 
 
 class Feedback(Block):
@@ -100,5 +137,6 @@ class Simulate(Block):
     warm_up: Count = 2_000
     turn_every: Count = 1
     models: Annotated[list[ModelName], Field(min_length=1)] = ["xgboost"]
+    training_bars: Annotated[int, Field(ge=0)] = 1
     schedule: str = "7d"
     window: str | None = None
