@@ -59,6 +59,11 @@ class Source(ABC):
         del symbol
         return None
 
+    def context_version(self, name: str) -> Hashable:
+        """Return what `version` does, for a context series."""
+        del name
+        return None
+
     def read_context(self, name: str) -> pd.DataFrame:
         """Return a context frame: `bars.CONTEXT_COLUMNS`, increasing in time, without missing values.
 

@@ -39,19 +39,16 @@ class Files(Source):
 
     def version(self, symbol: str) -> Hashable:
         """Return which file it is, its size and when it was last written."""
-        path = self._find(self._files.path, symbol)
-        try:
-            found = path.stat()
-        except OSError as error:
-            raise DataError(f"{symbol}: {self._shown(path)}: {error.strerror}") from None
-        return found.st_ino, found.st_size, found.st_mtime_ns
+        return self._stamp(symbol, self._find(self._files.path, symbol))
+
+    def context_version(self, name: str) -> Hashable:
+        """Return which file it is, its size and when it was last written."""
+        return self._stamp(name, self._context_file(name))
 
     def read_context(self, name: str) -> pd.DataFrame:
         """Return the context frame of a series; see `Source.read_context`."""
         files = self._files
-        if files.context_path is None:
-            raise ConfigError(f"context {name!r} needs files.context_path, which says where it is")
-        path = self._find(files.context_path, name)
+        path = self._context_file(name)
         shown = self._shown(path)
         table = read_table(path, shown=shown)
         close = numbers(table, files.columns.get("close", "close"), shown=shown)
@@ -66,6 +63,19 @@ class Files(Source):
         if self.market.files is None:
             raise ConfigError("source: files needs a files: block that says where they are")
         return self.market.files
+
+    def _context_file(self, name: str) -> Path:
+        path = self._files.context_path
+        if path is None:
+            raise ConfigError(f"context {name!r} needs files.context_path, which says where it is")
+        return self._find(path, name)
+
+    def _stamp(self, name: str, path: Path) -> Hashable:
+        try:
+            found = path.stat()
+        except OSError as error:
+            raise DataError(f"{name}: {self._shown(path)}: {error.strerror}") from None
+        return found.st_ino, found.st_size, found.st_mtime_ns
 
     def _find(self, path: str, symbol: str) -> Path:
         if "{symbol}" in path:
