@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,4 +35,17 @@ def fresh_url(kind: str, folder: Path) -> Iterator[str]:
         try:
             yield f"postgresql+psycopg://{_SERVER}/{name}"
         finally:
+            _drop(server, name)
+
+
+def _drop(server: psycopg.Connection, name: str) -> None:
+    """Drop a database; where the server is just vacuuming it, which only a superuser may stop, wait for that."""
+    for attempt in range(50):
+        try:
             server.execute(f"DROP DATABASE {name} WITH (FORCE)")
+        except psycopg.errors.InsufficientPrivilege:
+            if attempt == 49:
+                raise
+            time.sleep(0.2)
+        else:
+            return

@@ -10,7 +10,6 @@ import numpy as np
 from sqlalchemy import insert
 
 from tradeloop.bars import Bars
-from tradeloop.clock import VirtualClock
 from tradeloop.config import Labels, Outcomes
 from tradeloop.monitoring.feed import ArrayFeed
 from tradeloop.monitoring.outcomes import Resolver
@@ -82,6 +81,18 @@ def log(database: Database, predictions: Sequence[Logged], market: str = MARKET)
         connection.execute(insert(PredictionRow), [row_of(prediction, market) for prediction in predictions])
 
 
+class HandClock:
+    """A clock that a test may also set back."""
+
+    mode = "live"
+
+    def __init__(self, time: datetime) -> None:
+        self.time = time
+
+    def now(self) -> datetime:
+        return self.time
+
+
 class Desk:
     """A resolver over random bars in memory, with a clock that the test sets by bars."""
 
@@ -98,16 +109,14 @@ class Desk:
         self.labels = labels or Labels()
         self.config = config or Outcomes()
         self.bars = {symbol: random_bars(symbol, size) for symbol in symbols}
-        self.clock = VirtualClock(START)
+        self.clock = HandClock(START)
         self.feed = ArrayFeed(self.bars, self.clock)
         self.resolver = self.another()
 
     def another(self) -> Resolver:
         """Return a resolver as another process would have it."""
-        return Resolver(
-            self.database, MARKET, labels=self.labels, feed=self.feed, clock=self.clock, config=self.config
-        )
+        return Resolver(self.database, MARKET, labels=self.labels, feed=self.feed, clock=self.clock, config=self.config)
 
     def at(self, bar: int) -> None:
         """Set the clock to the close of a bar."""
-        self.clock.advance(closes(bar))
+        self.clock.time = closes(bar)

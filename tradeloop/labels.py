@@ -101,7 +101,7 @@ def label_arrays(bars: Bars, config: Labels) -> LabelArrays:
         left[:ended] = bars.close[horizon:]
         gross[:ended] = np.log(left[:ended] / entry[:ended])
         variance = _parkinson(bars) if config.range == "parkinson" else _realised(bars)
-        over_horizon = sliding_window_view(variance, horizon).mean(axis=-1)
+        over_horizon = variance if horizon == 1 else sliding_window_view(variance, horizon).mean(axis=-1)
         spread[:ended] = 0.5 * np.log(np.maximum(over_horizon, QUIET**2))
     direction = np.where(np.isnan(gross), np.nan, gross > 0)
     return LabelArrays(end, direction, gross, spread, entry, left)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC
+from datetime import UTC, datetime
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -59,6 +59,7 @@ class ArrayFeed:
         self._bars = {symbol: _without_context(series) for symbol, series in bars.items()}
         self._restated = dict.fromkeys(bars, 0)
         self._clock = clock
+        self._now = (clock.now(), _stamp(clock.now()))
 
     @property
     def symbols(self) -> tuple[str, ...]:
@@ -69,13 +70,13 @@ class ArrayFeed:
         """Return how often the symbol was restated and how many of its bars are closed."""
         if symbol not in self._bars:
             return Version(0, 0)
-        return Version(self._restated[symbol], _closed(self._bars[symbol], self._clock))
+        return Version(self._restated[symbol], self._closed(symbol))
 
     def bars(self, symbol: str) -> Bars:
         """Return the closed bars of a symbol."""
         if symbol not in self._bars:
             return _no_bars(symbol)
-        return self._bars[symbol][: _closed(self._bars[symbol], self._clock)]
+        return self._bars[symbol][: self._closed(symbol)]
 
     def put(self, bars: Bars) -> None:
         """Replace a symbol's history, or add one."""
@@ -84,6 +85,12 @@ class ArrayFeed:
         else:
             self._restated.setdefault(bars.symbol, 0)
         self._bars[bars.symbol] = _without_context(bars)
+
+    def _closed(self, symbol: str) -> int:
+        now = self._clock.now()
+        if now != self._now[0]:
+            self._now = (now, _stamp(now))
+        return int(self._bars[symbol].timestamp.searchsorted(self._now[1], side="right"))
 
 
 class SourceFeed:
@@ -155,9 +162,8 @@ def symbol_changed(before: Bars | None, after: Bars) -> bool:
     )
 
 
-def _closed(bars: Bars, clock: Clock) -> int:
-    now = np.datetime64(clock.now().astimezone(UTC).replace(tzinfo=None), "us")
-    return int(np.searchsorted(bars.timestamp, now, side="right"))
+def _stamp(time: datetime) -> np.datetime64:
+    return np.datetime64(time.astimezone(UTC).replace(tzinfo=None), "us")
 
 
 def _without_context(bars: Bars) -> Bars:

@@ -12,7 +12,7 @@ from tradeloop.bars import Bars, Times
 from tradeloop.config import Labels, Regimes
 from tradeloop.labels import LabelArrays, label_arrays
 from tradeloop.monitoring.records import Regime
-from tradeloop.monitoring.regimes import REGIMES, Codes, regime_codes
+from tradeloop.monitoring.regimes import REGIMES, Codes, RegimeTracker
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,15 +36,6 @@ class LabelSpan:
     labels: LabelArrays
     regimes: Codes
 
-    @classmethod
-    def of(cls, bars: Bars, first: int, last: int, *, labels: Labels, regimes: Regimes) -> LabelSpan:
-        """Compute the bars at positions `first` to `last`, whose labels have ended."""
-        return cls(
-            first,
-            label_arrays(bars[first : last + labels.horizon + 1], labels),
-            regime_codes(bars[: last + 1], regimes, since=first),
-        )
-
     def at(self, position: int) -> Labelled:
         """Return what became of the bar at a position."""
         i, labels = position - self.first, self.labels
@@ -57,6 +48,31 @@ class LabelSpan:
             float(labels.entry[i]),
             float(labels.exit[i]),
         )
+
+
+class Labeller:
+    """Computes what became of bars; remembers of each symbol what the next regimes need."""
+
+    def __init__(self, labels: Labels, regimes: Regimes) -> None:
+        self.horizon = labels.horizon
+        self._labels = labels
+        self._regimes = regimes
+        self._trackers: dict[str, tuple[int, RegimeTracker]] = {}
+
+    def span(self, bars: Bars, restated: int, at: NDArray[np.intp]) -> LabelSpan:
+        """Return the labels of the bars from the least position of `at` to the greatest, which have ended.
+
+        Parameters
+        ----------
+        restated
+            How often the symbol's bars have been restated; see `feed.Version`.
+        """
+        first, last = int(at.min()), int(at.max())
+        labels = label_arrays(bars[first : last + self.horizon + 1], self._labels)
+        known = self._trackers.get(bars.symbol)
+        if known is None or known[0] != restated:
+            known = self._trackers[bars.symbol] = (restated, RegimeTracker(self._regimes))
+        return LabelSpan(first, labels, known[1].codes(bars, first, last))
 
 
 def to_moment(time: np.datetime64) -> datetime:

@@ -16,23 +16,20 @@ A clock that is set back takes nothing back.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 
-import numpy as np
-from numpy.typing import NDArray
-
-from tradeloop.bars import Bars
 from tradeloop.clock import Clock
 from tradeloop.config import Labels, parse_interval
 from tradeloop.config import Outcomes as Config
 from tradeloop.errors import StoreError
-from tradeloop.monitoring.feed import BarFeed
-from tradeloop.monitoring.label_span import Labelled, LabelSpan, locate, to_moment, to_stamps
-from tradeloop.monitoring.ledger import Ending, Ledger, Past, Superseded, Ticket
+from tradeloop.monitoring.ending import Ending
+from tradeloop.monitoring.feed import BarFeed, Version
+from tradeloop.monitoring.label_span import Labelled, Labeller, locate, to_moment, to_stamps
+from tradeloop.monitoring.ledger import Ledger, Superseded, Ticket
 from tradeloop.monitoring.queue import Queue, Waiting
 from tradeloop.monitoring.records import Logged, Resolved
+from tradeloop.monitoring.restatement import revisions
 from tradeloop.state.database import Database
 
 _TAKEN_AT_ONCE = 50_000
@@ -41,8 +38,7 @@ _MOST_NOTED = 200_000
 _TRIES = 5
 _FAR_PAST = datetime.min.replace(tzinfo=UTC)
 _TICK = timedelta(microseconds=1)
-# Back-adjusting multiplies all prices by one factor; what that does to a label is rounding, not news.
-_RELATIVE, _ABSOLUTE = 1e-6, 1e-9
+_RESTATED = "the bars were restated"
 
 
 class Resolver:
@@ -61,10 +57,9 @@ class Resolver:
     ) -> None:
         self._ledger = Ledger(database, market)
         self._market = market
-        self._labels = labels
+        self._labeller = Labeller(labels, config.regimes)
         self._feed = feed
         self._clock = clock
-        self._regimes = config.regimes
         self._patience = parse_interval(config.expire_after)
         self._restate_within = parse_interval(config.restate_within)
         self.restated: list[Resolved] = []
@@ -73,6 +68,7 @@ class Resolver:
         self._checked: dict[str, int] = {}
         self._told = self._seq = self._ledger.last_seq()
         self._unsure = False
+        self._versions: dict[str, Version] = {}
         self._forget()
 
     @property
@@ -105,8 +101,9 @@ class Resolver:
             if self._unsure:
                 found = self._start_over()
             self._unsure = True
-            self._take_up()
+            self._versions = {symbol: self._feed.version(symbol) for symbol in self._feed.symbols}
             try:
+                self._take_up()
                 self._restate()
                 endings = self._endings()
                 for first in range(0, len(endings), _WRITTEN_AT_ONCE):
@@ -141,9 +138,11 @@ class Resolver:
 
         Numbers of rows are given before they are committed, so a smaller one may appear later: the count tells.
         """
-        fresh, waiting = self._ledger.news(self._cursor, _TAKEN_AT_ONCE)
-        self._adopt(fresh)
-        if len(fresh) == _TAKEN_AT_ONCE or waiting == len(self._tickets):
+        news = self._ledger.news(self._cursor, _TAKEN_AT_ONCE)
+        if news.newest != self._seq:
+            raise Superseded
+        self._adopt(news.tickets)
+        if len(news.tickets) == _TAKEN_AT_ONCE or news.waiting == len(self._tickets):
             return
         there = self._ledger.pending()
         if not self._tickets.issubset(ticket for ticket, _ in there):
@@ -168,37 +167,35 @@ class Resolver:
     def _endings(self) -> list[Ending]:
         """Take everything out of the queues that ends now, in the order in which it is written."""
         now = self._clock.now()
-        endings = [Ending.unresolved(ticket, it, "void", "withheld", at=now) for ticket, it in self._withheld]
+        endings = [Ending(ticket, it, "void", now, "withheld") for ticket, it in self._withheld]
         self._withheld = []
         for symbol in sorted(self._queues):
             endings += self._ended(symbol, self._queues[symbol], now)
         endings += self._expired(now)
-        return sorted(endings, key=lambda e: (e.outcome.label_end or _FAR_PAST, e.prediction.id))
+        return sorted(endings, key=lambda e: (e.label.label_end if e.label else _FAR_PAST, e.prediction.id))
 
     def _ended(self, symbol: str, queue: Queue, now: datetime) -> list[Ending]:
         """Return how predictions end whose label would have ended by the bars that are there."""
-        version = self._feed.version(symbol)
-        if version == queue.seen:
+        version = self._versions.get(symbol)
+        if version is None or version == queue.seen:
             return []
         queue.seen = version
         bars = self._feed.bars(symbol)
-        newest = len(bars) - self._labels.horizon - 1  # the last bar whose label has ended
+        newest = len(bars) - self._labeller.horizon - 1  # the last bar whose label has ended
         due = queue.take(to_moment(bars.timestamp[newest])) if newest >= 0 else []
         if not due:
             return []
         at, there = locate(bars, to_stamps([time for time, _ in due]))
-        span = self._span(bars, at[there]) if there.any() else None
+        span = self._labeller.span(bars, version.restated, at[there]) if there.any() else None
         endings = []
         for (time, waiting), position, has_bar in zip(due, at.tolist(), there.tolist(), strict=True):
             if span is not None and has_bar:
                 endings += self._resolve(symbol, time, waiting, span.at(position), now)
             else:
-                endings += [Ending.unresolved(ticket, it, "void", "no_bar", at=now) for ticket, it in waiting]
+                endings += [Ending(ticket, it, "void", now, "no_bar") for ticket, it in waiting]
         return endings
 
-    def _resolve(
-        self, symbol: str, time: datetime, waiting: Waiting, label: Labelled, now: datetime
-    ) -> list[Ending]:
+    def _resolve(self, symbol: str, time: datetime, waiting: Waiting, label: Labelled, now: datetime) -> list[Ending]:
         """Return the endings of all predictions of one bar; all but the first of a model and arm are repeats."""
         if symbol not in self._newest_end:
             self._newest_end[symbol] = self._ledger.newest_end(symbol) or _FAR_PAST
@@ -208,7 +205,7 @@ class Resolver:
         endings = []
         for ticket, prediction in sorted(waiting, key=lambda item: item[1].id):
             asker = (prediction.model, prediction.arm)
-            endings.append(Ending.resolved(ticket, prediction, label, at=now, repeat=asker in answered))
+            endings.append(Ending(ticket, prediction, "resolved", now, None, label, asker in answered))
             answered.add(asker)
         self._newest_end[symbol] = max(self._newest_end[symbol], label.label_end)
         return endings
@@ -226,7 +223,7 @@ class Resolver:
         if proven - oldest <= self._patience:
             return []
         return [
-            Ending.unresolved(ticket, prediction, "expired", "no_bars", at=now)
+            Ending(ticket, prediction, "expired", now, "no_bars")
             for queue in self._queues.values()
             for _, waiting in queue.take(proven - self._patience - _TICK)
             for ticket, prediction in waiting
@@ -235,9 +232,6 @@ class Resolver:
     def _newest_bar(self, symbol: str) -> datetime:
         bars = self._feed.bars(symbol)
         return to_moment(bars.timestamp[-1]) if len(bars) else _FAR_PAST
-
-    def _span(self, bars: Bars, at: NDArray[np.intp]) -> LabelSpan:
-        return LabelSpan.of(bars, int(at.min()), int(at.max()), labels=self._labels, regimes=self._regimes)
 
     def _write(self, endings: Sequence[Ending]) -> list[Resolved]:
         written = self._ledger.write(endings, after=self._seq)
@@ -252,34 +246,12 @@ class Resolver:
     def _restate(self) -> None:
         """Revise what the bars of a symbol say otherwise, where they were changed or were not looked at yet."""
         since = self._clock.now() - self._restate_within
-        for symbol in self._feed.symbols:
-            restated = self._feed.version(symbol).restated
-            if self._checked.get(symbol) == restated:
+        for symbol, version in self._versions.items():
+            if self._checked.get(symbol) == version.restated:
                 continue
-            changes = self._changes(symbol, self._feed.bars(symbol), since)
-            if changes:
-                self._ledger.revise(changes, reason="the bars were restated")
-                self.restated += [Resolved(before.prediction, after.outcome) for before, after in changes]
-            self._checked[symbol] = restated
-
-    def _changes(self, symbol: str, bars: Bars, since: datetime) -> list[tuple[Resolved, Ending]]:
-        rows = self._ledger.labels_since(symbol, since)
-        at, there = locate(bars, to_stamps([row.feature_time for row in rows]))
-        there &= at + self._labels.horizon < len(bars)
-        if not there.any():
-            return []
-        span = self._span(bars, at[there])
-        position = {row.seq: int(i) for row, i, has_bar in zip(rows, at, there, strict=True) if has_bar}
-        differ = [row.seq for row in rows if row.seq in position and _differs(row, span.at(position[row.seq]))]
-        return [
-            (before, Ending.revised(before, span.at(position[before.seq]))) for before in self._ledger.by_seq(differ)
-        ]
-
-
-def _differs(row: Past, label: Labelled) -> bool:
-    """Return whether an outcome (label_end, ret, range) is another one now, by more than rounding."""
-    same = row.label_end == label.label_end and all(
-        math.isclose(old, new, rel_tol=_RELATIVE, abs_tol=_ABSOLUTE)
-        for old, new in ((row.ret, label.ret), (row.range, label.range))
-    )
-    return not same
+            bars = self._feed.bars(symbol)
+            found = revisions(self._ledger, self._labeller, bars, restated=version.restated, since=since)
+            if found:
+                self._ledger.revise([(it.before.outcome, it.after, it.ending) for it in found], reason=_RESTATED)
+                self.restated += [revision.resolved for revision in found]
+            self._checked[symbol] = version.restated

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import (
+    Delete,
     Dialect,
     Engine,
     Insert,
@@ -53,7 +54,7 @@ def database_url(layout: Layout, params: Params) -> str:
 class Native:
     """A compiled statement for the driver: its text, and rows in the form the driver wants."""
 
-    def __init__(self, statement: Select[Any] | Insert, dialect: Dialect) -> None:
+    def __init__(self, statement: Select[*tuple[Any, ...]] | Insert | Delete, dialect: Dialect) -> None:
         compiled = statement.compile(dialect=dialect)
         assert isinstance(compiled, SQLCompiler)
         self.text = str(compiled)
@@ -69,6 +70,10 @@ class Native:
         for key, process in self._processors.items():
             bound[key] = process(bound[key])
         return bound if self._order is None else [bound[key] for key in self._order]
+
+    def rows(self, values: Iterable[Mapping[str, Any]]) -> Sequence[Any]:
+        """Return `row` of each, for a statement that runs once a row."""
+        return [self.row(each) for each in values]
 
 
 class Database:
@@ -143,7 +148,7 @@ class Database:
             finally:
                 connection.close()
 
-    def native(self, statement: Select[Any] | Insert) -> Native:
+    def native(self, statement: Select[*tuple[Any, ...]] | Insert | Delete) -> Native:
         """Return `statement` in the driver's own words, compiled once."""
         return Native(statement, self.engine.dialect)
 
