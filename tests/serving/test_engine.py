@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -15,14 +13,11 @@ import yaml
 from prometheus_client import CollectorRegistry
 
 from tests.bundles import NAMES, NOW, SYMBOLS, tiny_schema
+from tests.engines import ask, check, running, until
 from tests.servers import Home, make_home, write_features
 from tradeloop.registry import Registry
 from tradeloop.serving.answers import Answer
-from tradeloop.serving.app import build_app
 from tradeloop.serving.engine import Engine
-from tradeloop.serving.telemetry import Telemetry
-
-Running = tuple[Engine, httpx.AsyncClient]
 
 
 @pytest.fixture
@@ -37,44 +32,6 @@ def on_the_live_clock(home: Home) -> Home:
     home.layout.params.write_text(yaml.safe_dump(content))
     write_features(home, datetime.now(UTC) - timedelta(hours=1))
     return Home(home.root, hashes=home.hashes)
-
-
-@asynccontextmanager
-async def running(
-    home: Home, counted: CollectorRegistry | None = None
-) -> AsyncIterator[tuple[Engine, httpx.AsyncClient]]:
-    engine = Engine(home.layout, home.params, telemetry=Telemetry(counted or CollectorRegistry()))
-    app = build_app()
-    app.state.engine = engine
-    watch = asyncio.create_task(engine.run())
-    try:
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
-            yield engine, client
-    finally:
-        watch.cancel()
-        await asyncio.gather(watch, return_exceptions=True)
-        await asyncio.to_thread(engine.close)
-
-
-async def until(condition: Callable[[], bool], seconds: float = 60) -> None:
-    async with asyncio.timeout(seconds):
-        while not condition():
-            await asyncio.sleep(0.05)
-
-
-def check(home: Home, body: Callable[[Engine, httpx.AsyncClient], Awaitable[None]]) -> None:
-    """Run `body` against a ready engine."""
-
-    async def run() -> None:
-        async with running(home) as (engine, client):
-            await until(lambda: engine.ready)
-            await body(engine, client)
-
-    asyncio.run(run())
-
-
-async def ask(client: httpx.AsyncClient, *symbols: str, **more: str) -> httpx.Response:
-    return await client.post("/predict", json={"symbols": list(symbols), **more})
 
 
 def test_the_live_clock_is_the_wall(home: Home) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -139,6 +140,17 @@ class SwapAnswer(_Answer):
     previous: str | None
     changed: bool
     serving: ServingModel
+
+
+def whole(model: Mapping[str, Any], predictions: Sequence[Prediction]) -> dict[str, Any]:
+    """Return predictions of one question as an `Answer`; `model` is the champion's entry."""
+    first = predictions[0]
+    return {
+        "market": first.market,
+        "clock": {"mode": first.clock, "now": first.asked_at},
+        "model": model,
+        "predictions": [entry(prediction) for prediction in predictions],
+    }
 
 
 def entry(prediction: Prediction) -> dict[str, Any]:

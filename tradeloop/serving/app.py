@@ -6,32 +6,18 @@ OpenAPI page, and `_Plain` routes cost what bare Starlette routes cost.
 
 from __future__ import annotations
 
-import hmac
-import os
 from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import orjson
 from fastapi import FastAPI, Request, Response
 from fastapi.routing import APIRoute
-from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from tradeloop.errors import StoreError, TradeloopError
+from tradeloop.serving import ml
 from tradeloop.serving.answers import Answer, Failure, ModelsAnswer, SwapAnswer
-from tradeloop.serving.requests import (
-    MAX_BODY,
-    PredictRequest,
-    PromoteRequest,
-    RequestError,
-    RollbackRequest,
-    parse,
-)
-
-if TYPE_CHECKING:  # BentoML's supervisor imports this module too, and has no use for models and databases
-    from tradeloop.serving.engine import Engine
-
-TOKEN_VARIABLE = "TRADELOOP_TOKEN"
+from tradeloop.serving.http import answer, authorize, body_of, engine_of, read
+from tradeloop.serving.requests import PredictRequest, PromoteRequest, RequestError, RollbackRequest, parse
 
 
 class _Plain(APIRoute):
@@ -47,10 +33,13 @@ def build_app() -> FastAPI:
     app.router.route_class = _Plain
     failures: dict[int | str, dict[str, Any]] = {code: {"model": Failure} for code in (400, 409, 413, 422, 503)}
     closed: dict[int | str, dict[str, Any]] = {code: {"model": Failure} for code in (400, 401, 403, 409, 422, 503)}
-    app.post("/predict", response_model=Answer, responses=failures, openapi_extra=_body(PredictRequest))(_predict)
+    app.post("/predict", response_model=Answer, responses=failures, openapi_extra=body_of(PredictRequest))(_predict)
     app.get("/models", response_model=ModelsAnswer)(_models)
-    app.post("/promote", response_model=SwapAnswer, responses=closed, openapi_extra=_body(PromoteRequest))(_promote)
-    app.post("/rollback", response_model=SwapAnswer, responses=closed, openapi_extra=_body(RollbackRequest))(_rollback)
+    app.post("/promote", response_model=SwapAnswer, responses=closed, openapi_extra=body_of(PromoteRequest))(_promote)
+    app.post("/rollback", response_model=SwapAnswer, responses=closed, openapi_extra=body_of(RollbackRequest))(
+        _rollback
+    )
+    ml.add_routes(app)
     app.add_exception_handler(RequestError, _on_request_error)
     app.add_exception_handler(TradeloopError, _on_tradeloop_error)
     app.add_exception_handler(HTTPException, _on_http_exception)
@@ -60,77 +49,44 @@ def build_app() -> FastAPI:
 
 async def _predict(request: Request) -> Response:
     """Forecast each symbol: probability up, expected return and range with intervals, and a verdict."""
-    return _json(await _engine(request).predict(await _read(request)))
+    return answer(await engine_of(request).predict(await read(request)))
 
 
 async def _models(request: Request) -> Response:
     """List the registered models with their state, what serves now, and the last swap that was refused."""
-    return _json(await _engine(request).models())
+    return answer(await engine_of(request).models())
 
 
 async def _promote(request: Request) -> Response:
     """Make a registered model the champion, once its bundle has been verified; needs the token."""
-    _authorize(request)
-    wanted = parse(PromoteRequest, await _read(request))
-    return _json(await _engine(request).promote(wanted.version))
+    authorize(request)
+    wanted = parse(PromoteRequest, await read(request))
+    return answer(await engine_of(request).promote(wanted.version))
 
 
 async def _rollback(request: Request) -> Response:
     """Go back to the champion before this one, or to the one named; needs the token."""
-    _authorize(request)
-    wanted = parse(RollbackRequest, await _read(request) or b"{}")
-    return _json(await _engine(request).rollback(wanted.to))
-
-
-def _engine(request: Request) -> Engine:
-    engine: Engine = request.app.state.engine
-    return engine
-
-
-async def _read(request: Request) -> bytes:
-    """Return the body, or stop reading once it is too large."""
-    body = bytearray()
-    async for part in request.stream():
-        body += part
-        if len(body) > MAX_BODY:
-            raise RequestError(413, f"the body may have at most {MAX_BODY} bytes")
-    return bytes(body)
-
-
-def _authorize(request: Request) -> None:
-    token = os.environ.get(TOKEN_VARIABLE, "")
-    if not token:
-        raise RequestError(403, f"this endpoint is closed: start the service with {TOKEN_VARIABLE} set to open it")
-    scheme, _, given = request.headers.get("authorization", "").partition(" ")
-    if scheme.lower() != "bearer" or not hmac.compare_digest(given.strip().encode(), token.encode()):
-        raise RequestError(401, f"send the header 'Authorization: Bearer <the value of {TOKEN_VARIABLE}>'")
-
-
-def _json(content: Any, status: int = 200) -> Response:
-    return Response(orjson.dumps(content), status, media_type="application/json")
+    authorize(request)
+    wanted = parse(RollbackRequest, await read(request) or b"{}")
+    return answer(await engine_of(request).rollback(wanted.to))
 
 
 def _on_request_error(_: Request, error: Exception) -> Response:
     assert isinstance(error, RequestError)
-    response = _json({"error": str(error)}, error.status)
+    response = answer({"error": str(error)}, error.status)
     if error.status == 401:
         response.headers["www-authenticate"] = "Bearer"
     return response
 
 
 def _on_tradeloop_error(_: Request, error: Exception) -> Response:
-    return _json({"error": str(error)}, 503 if isinstance(error, StoreError) else 409)
+    return answer({"error": str(error)}, 503 if isinstance(error, StoreError) else 409)
 
 
 def _on_http_exception(_: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    return _json({"error": error.detail}, error.status_code)
+    return answer({"error": error.detail}, error.status_code)
 
 
 def _on_any(_: Request, __: Exception) -> Response:
-    return _json({"error": "the service failed to answer; its log says why"}, 500)
-
-
-def _body(model: type[BaseModel]) -> dict[str, Any]:
-    schema = model.model_json_schema()
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+    return answer({"error": "the service failed to answer; its log says why"}, 500)

@@ -15,25 +15,29 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from datetime import datetime
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from tradeloop.bundle import Bundle
 from tradeloop.config import Params
 from tradeloop.errors import SchemaMismatch, StoreError, TradeloopError
 from tradeloop.layout import Layout
 from tradeloop.prediction_log import PredictionLog
 from tradeloop.predictor import Prediction
 from tradeloop.registry import Change
-from tradeloop.serving.answers import entry
-from tradeloop.serving.champion import Loaded, Refusal
+from tradeloop.serving.answers import whole
+from tradeloop.serving.gauges import Gauges
 from tradeloop.serving.incidents import Incidents
 from tradeloop.serving.lineup import Lineup
 from tradeloop.serving.parts import Parts
 from tradeloop.serving.questions import Question
 from tradeloop.serving.requests import PredictRequest, RequestError, parse_predict
 from tradeloop.serving.telemetry import Telemetry
+from tradeloop.serving.upkeep import EVERY_SECONDS, Upkeep
 from tradeloop.state.database import Database
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
 
 log = logging.getLogger(__name__)
 
@@ -53,18 +57,24 @@ class Engine:
     ----------
     baked
         The Bento's own bundle, or None; it serves until the registry has a champion.
-    telemetry
+    counted
         Where to count; by default in the worker's metrics.
     """
 
     def __init__(
-        self, layout: Layout, params: Params, *, baked: Path | None = None, telemetry: Telemetry | None = None
+        self,
+        layout: Layout,
+        params: Params,
+        *,
+        baked: Path | None = None,
+        counted: CollectorRegistry | None = None,
     ) -> None:
         self._layout = layout
         self._params = params
         self._baked = baked
-        self._telemetry = telemetry or Telemetry()
+        self._telemetry = Telemetry(counted)
         self._incidents = Incidents(self._telemetry)
+        self._upkeep = Upkeep(params, self._incidents, Gauges(counted))
         self._control = ThreadPoolExecutor(1, thread_name_prefix="control")
         self._bulk = ThreadPoolExecutor(1, thread_name_prefix="bulk")
         self._queries = ThreadPoolExecutor(2, thread_name_prefix="queries")
@@ -79,16 +89,9 @@ class Engine:
 
     async def run(self) -> None:
         """Start, then watch the registry until cancelled; what fails is tried again."""
-        while True:
-            try:
-                await _on(self._control, self._turn)
-                await asyncio.sleep(WATCH_SECONDS)
-            except TradeloopError as error:
-                self._complain(str(error))
-                await asyncio.sleep(_RETRY_SECONDS)
-            except Exception:
-                log.exception("the watch over the registry failed")
-                await asyncio.sleep(_RETRY_SECONDS)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._watch())
+            tasks.create_task(self._keep_up())
 
     async def predict(self, body: bytes) -> dict[str, Any]:
         """Answer a predict request; every prediction in the answer is on disk.
@@ -114,7 +117,8 @@ class Engine:
             raise RequestError(503, str(error)) from None
         # Not before the answer has left: it is written before the loop comes to its next turn.
         asyncio.get_running_loop().call_soon(parts.watchers.offer, question)
-        return self._answer(lineup, question.answered)
+        self._count(question.answered)
+        return whole(lineup.champion.to_dict(), question.answered)
 
     async def models(self) -> dict[str, Any]:
         """Return what serves, who else takes part, what was refused, and what is registered."""
@@ -139,13 +143,16 @@ class Engine:
         """The parameters that the service started with."""
         return self._params
 
-    @property
-    def telemetry(self) -> Telemetry:
-        """Where the service counts."""
-        return self._telemetry
+    def clock(self) -> tuple[str, datetime | None]:
+        """Return the market's clock: its mode, and its time, None where a replayed market has no bar yet."""
+        clock = self._started().features.clock
+        try:
+            return clock.mode, clock.now()
+        except StoreError:
+            return clock.mode, None
 
     def now(self) -> datetime:
-        """Return the market's time; StoreError where a replayed market has no bar."""
+        """Return the market's time; StoreError where a replayed market has no bar yet."""
         return self._started().features.clock.now()
 
     async def promote(self, version: str) -> dict[str, Any]:
@@ -165,35 +172,34 @@ class Engine:
         if self._parts is not None:
             self._parts.close()
 
-    def require(self, bundle: Bundle) -> None:
-        """Refuse to promote a bundle whose features are not to be had."""
-        self._started().features.require(bundle)
-
-    def takes_over(self, champion: Loaded) -> None:
-        """Make the new champion's features ready. One without features abstains: better than the one replaced."""
-        if not self._unready and self._parts is not None:
+    async def _watch(self) -> None:
+        while True:
             try:
-                self._parts.features.prepare(champion.schema)
-            except StoreError as error:
-                log.error("champion %s will abstain: %s", champion.version, error)
-        self._telemetry.serves(champion.version, champion.source)
+                await _on(self._control, self._turn)
+                await asyncio.sleep(WATCH_SECONDS)
+            except TradeloopError as error:
+                self._complain(str(error))
+                await asyncio.sleep(_RETRY_SECONDS)
+            except Exception:
+                log.exception("the watch over the registry failed")
+                await asyncio.sleep(_RETRY_SECONDS)
 
-    def joins(self, challenger: Loaded) -> None:
-        """Make a challenger's features ready, where they are others than the champion's."""
-        if self._parts is not None:
-            self._parts.features.repair(challenger.schema)
-
-    def refused(self, refusal: Refusal, *, challenger: bool) -> None:
-        """Count a model of the registry that cannot be loaded, and put it on the record."""
-        if not challenger:
-            self._telemetry.refused()
-        kind = "challenger_refused" if challenger else "champion_refused"
-        self._incidents.note(kind, f"{refusal.version}: {refusal.reason}")
+    async def _keep_up(self) -> None:
+        """Do the upkeep every few seconds; without it the service answers all the same."""
+        while True:
+            await asyncio.sleep(EVERY_SECONDS)
+            if self._parts is not None:
+                database, (mode, now) = self._parts.database, self.clock()
+                work = partial(self._upkeep.do, database, mode=mode, now=now, unready=self._unready)
+                try:
+                    await _on(self._queries, work)
+                except Exception as error:
+                    log.warning("heartbeat, errors and gauges have to wait: %s", error)
 
     def _turn(self) -> None:
         """Start if that is still to be done; else look for a change of models and for newer bars."""
         if self._parts is None:
-            self._parts = Parts.open(self._layout, self._params, self, self._incidents, baked=self._baked)
+            self._parts = Parts.open(self._layout, self._params, self._telemetry, self._incidents, baked=self._baked)
         parts = self._parts
         changed = parts.holder.refresh()
         lineup = parts.holder.current
@@ -253,17 +259,10 @@ class Engine:
             raise
         self._telemetry.logged(time.perf_counter() - started)
 
-    def _answer(self, lineup: Lineup, predictions: Sequence[Prediction]) -> dict[str, Any]:
+    def _count(self, predictions: Sequence[Prediction]) -> None:
         known = [prediction for prediction in predictions if prediction.id is not None]
         self._telemetry.answered(known)
         self._telemetry.unknown(len(predictions) - len(known))
-        first = predictions[0]
-        return {
-            "market": first.market,
-            "clock": {"mode": first.clock, "now": first.asked_at},
-            "model": lineup.champion.to_dict(),
-            "predictions": [entry(prediction) for prediction in predictions],
-        }
 
     async def _change(self, act: Callable[[], Change]) -> dict[str, Any]:
         change = await _on(self._control, act)

@@ -96,7 +96,8 @@ class LineupHolder:
             The registry does not answer; what serves goes on serving.
         """
         newest = self._registry.champion_version(), 0 if self._adaptations is None else self._adaptations.version()
-        due = bool(self.refused or self.refused_challengers) and time.monotonic() >= self._retry_at
+        refused = bool(self.refused or self.refused_challengers)
+        due = refused and not self._unloaded and time.monotonic() >= self._retry_at
         before = self.current
         if newest != self._seen or due:
             self._retry_at = time.monotonic() + RETRY_SECONDS

@@ -11,10 +11,12 @@ from tradeloop.config import Params, parse_interval
 from tradeloop.layout import Layout
 from tradeloop.prediction_log import PredictionLog
 from tradeloop.registry import Registry
+from tradeloop.serving.changes import Changes
 from tradeloop.serving.features import FeatureReader
 from tradeloop.serving.forecasts import Forecaster
-from tradeloop.serving.holder import LineupHolder, Listener
-from tradeloop.serving.questions import Tally
+from tradeloop.serving.holder import LineupHolder
+from tradeloop.serving.incidents import Incidents
+from tradeloop.serving.telemetry import Telemetry
 from tradeloop.serving.watchers import Watcher, Watchers
 from tradeloop.state.adaptations import AdaptationStore
 from tradeloop.state.database import Database, database_url
@@ -36,15 +38,15 @@ class Parts:
     watchers: Watchers
 
     @classmethod
-    def open(cls, layout: Layout, params: Params, listener: Listener, tally: Tally, *, baked: Path | None) -> Parts:
+    def open(
+        cls, layout: Layout, params: Params, telemetry: Telemetry, incidents: Incidents, *, baked: Path | None
+    ) -> Parts:
         """Open the database, and build the rest on it.
 
         Parameters
         ----------
-        listener
-            Hears of changes of models.
-        tally
-            Hears of what becomes of challengers' forecasts.
+        telemetry, incidents
+            Where to count, and where to note what goes wrong.
         baked
             The Bento's own bundle, or None.
 
@@ -61,7 +63,7 @@ class Parts:
             holder = LineupHolder(
                 registry,
                 BundleStore(layout, params).get,
-                listener,
+                Changes(features, telemetry, incidents),
                 market=market,
                 baked=baked,
                 budget=budget,
@@ -72,8 +74,8 @@ class Parts:
             database.close()
             raise
         max_age, most = parse_interval(params.active.max_age), params.serving.challenger_queue
-        watcher = partial(Watcher, writer=log, read=features.rows, tally=tally, max_age=max_age, most=most)
-        forecaster = Forecaster(features, max_age, tally)
+        watcher = partial(Watcher, writer=log, read=features.rows, tally=incidents, max_age=max_age, most=most)
+        forecaster = Forecaster(features, max_age, incidents)
         return cls(database, log, registry, holder, features, forecaster, Watchers(watcher, budget))
 
     def close(self) -> None:

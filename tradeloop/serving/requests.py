@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, FailFast, Field, StringConstraints, ValidationError
 from pydantic_core import ErrorDetails
@@ -14,6 +15,7 @@ MAX_BODY = 1 << 20
 
 _YEARS = (1900, 2200)
 _SHOWN = 80
+_LONGEST = 64
 
 
 class RequestError(Exception):
@@ -54,7 +56,57 @@ class RollbackRequest(_Request):
     to: Annotated[str | None, Field(min_length=1, max_length=64)] = None
 
 
+class RetrainRequest(_Request):
+    """A wish to retrain; the same `key` again is the same wish."""
+
+    reason: Annotated[str, Field(min_length=1, max_length=500, description="Goes on the record.")]
+    key: Annotated[str | None, Field(min_length=1, max_length=100)] = None
+
+
+class _Query(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+Limit = Annotated[int, Field(ge=1, le=1000, description="At most so many entries.")]
+Name = Annotated[str, StringConstraints(min_length=1, max_length=_LONGEST)]
+
+
+class PerformanceQuery(_Query):
+    """Which windows to show; what is not named is not asked for."""
+
+    symbol: Name | None = None
+    model: Annotated[Name | None, Field(description="A version or a hash.")] = None
+    arm: Literal["champion", "shadow", "canary", "ab", "*"] | None = None
+    regime: Literal["low", "normal", "high", "unknown", "*"] | None = None
+    window: Annotated[Name | None, Field(examples=["n:200", "t:30d"])] = None
+
+
+class ExperimentsQuery(_Query):
+    """How many attempts, and of which job."""
+
+    limit: Limit = 50
+    job: Annotated[Name | None, Field(description="A job's id.")] = None
+
+
+class RetrainQuery(_Query):
+    """How many jobs of each kind."""
+
+    limit: Limit = 50
+
+
+class EventsQuery(_Query):
+    """Which page: `after` is the `next` of the one before, 0.0 begins at the beginning."""
+
+    limit: Limit = 100
+    after: Annotated[str | None, StringConstraints(pattern=r"^[0-9]{1,18}\.[0-9]{1,18}$")] = None
+
+
+class NoQuery(_Query):
+    """Nothing to choose."""
+
+
 R = TypeVar("R", bound=_Request)
+Q = TypeVar("Q", bound=_Query)
 
 
 def parse(model: type[R], body: bytes) -> R:
@@ -72,6 +124,28 @@ def parse(model: type[R], body: bytes) -> R:
     if problem["type"] == "json_invalid":
         raise RequestError(400, f"the body must be JSON: {problem['ctx']['error']}")
     raise RequestError(422, _explain(model, problem))
+
+
+def parse_query(model: type[Q], given: Sequence[tuple[str, str]]) -> Q:
+    """Return the query that a URL's parameters make; RequestError 422, one line, for any that breaks a rule."""
+    for name, count in Counter(name for name, _ in given).items():
+        if count > 1:
+            raise RequestError(422, f"{_shown(name)} may be given once, got {count} times")
+    try:
+        return model.model_validate(dict(given))
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+    name, got, context = str(problem["loc"][0]), _shown(problem["input"]), problem.get("ctx", {})
+    if problem["type"] == "extra_forbidden":
+        known = ", ".join(model.model_fields) or "none"
+        raise RequestError(422, f"unknown parameter {_shown(name)} (known: {known})")
+    if "expected" in context:
+        raise RequestError(422, f"{name} must be {context['expected']}, got {got}")
+    if name == "limit":
+        raise RequestError(422, f"limit must be a whole number from 1 to 1000, got {got}")
+    if name == "after":
+        raise RequestError(422, f"after must be the `next` of an earlier answer, such as 12.30, or 0.0, got {got}")
+    raise RequestError(422, f"{name} must have 1 to {_LONGEST} characters, got {got}")
 
 
 def parse_predict(body: bytes, *, max_symbols: int) -> PredictRequest:
