@@ -1,24 +1,25 @@
 from __future__ import annotations
 
+import hashlib
 import subprocess
 import sys
 import time
-import uuid
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from sqlalchemy import insert
 
+from tests.bundles import tiny_bundle
 from tests.conftest import ROOT
 from tests.databases import fresh_url
+from tradeloop.clock import VirtualClock
 from tradeloop.errors import RegistryError
-from tradeloop.lifecycle import SERVING, Lifecycle
 from tradeloop.registry import Registry
 from tradeloop.state.database import Database
 from tradeloop.state.tables import ModelEventRow
+from tradeloop.version_facts import VersionFacts
 
 A, B, C, D = (letter * 64 for letter in "abcd")
 WHY = {"actor": "tester", "reason": "because"}
@@ -145,6 +146,13 @@ class TestRollback:
         states = {record.hash: record.state for record in registry.models()}
         assert states == {A: "production", B: "retired", C: "rolled_back"}
 
+    def test_to_the_champion_changes_nothing(self, registry: Registry) -> None:
+        promoted(registry, A, B)
+        before = registry.events()
+        change = registry.rollback(to=B, **WHY)
+        assert (change.changed, change.record.hash, change.previous) == (False, B, None)
+        assert registry.events() == before
+
     def test_to_what_never_served_is_refused(self, registry: Registry) -> None:
         promoted(registry, A)
         registry.register(B, passed=True, **WHY)
@@ -156,6 +164,66 @@ class TestRollback:
     def test_without_a_champion_is_refused(self, registry: Registry) -> None:
         with pytest.raises(RegistryError, match="has no champion"):
             registry.rollback(**WHY)
+
+
+class TestExpectedChampion:
+    def test_a_rollback_by_hand_wins_over_a_promotion_that_was_decided_before(self, registry: Registry) -> None:
+        promoted(registry, A, B)
+        registry.register(C, passed=True, **WHY)
+        registry.rollback(actor="operator", reason="losing money")
+        before = registry.events()
+        with pytest.raises(RegistryError, match=f"champion is {A[:12]} by now, this was decided when it was {B[:12]}"):
+            registry.promote(C, expected_champion=B, **WHY)
+        with pytest.raises(RegistryError, match=f"champion is {A[:12]} by now, this was decided when it was {D[:12]}"):
+            registry.promote(C, expected_champion=D, **WHY)
+        assert registry.events() == before
+        assert registry.promote(C, expected_champion=A, **WHY).changed
+
+    def test_a_promotion_that_is_done_again_after_a_crash_changes_nothing(self, registry: Registry) -> None:
+        promoted(registry, A)
+        registry.register(B, passed=True, **WHY)
+        assert registry.promote(B, expected_champion=A, **WHY).changed
+        assert not registry.promote(B, expected_champion=A, **WHY).changed
+        assert served(registry) == B
+
+    def test_a_rollback_that_is_done_again_after_a_crash_is_no_second_step(self, registry: Registry) -> None:
+        promoted(registry, A, B, C)
+        assert registry.rollback(expected_champion=C, **WHY).changed
+        change = registry.rollback(expected_champion=C, **WHY)
+        assert (change.changed, served(registry)) == (False, B)
+        registry.promote(C, force=True, **WHY)
+        registry.promote(A, **WHY)
+        with pytest.raises(RegistryError, match="this was decided when it was"):
+            registry.rollback(expected_champion=C, **WHY)
+        assert served(registry) == A
+
+    def test_without_any_champion_none_is_the_expected_one(self, registry: Registry) -> None:
+        registry.register(A, passed=True, **WHY)
+        with pytest.raises(RegistryError, match="champion is none by now"):
+            registry.promote(A, expected_champion=B, **WHY)
+
+
+class TestFacts:
+    def test_are_written_with_the_event_once(self, registry: Registry) -> None:
+        facts = VersionFacts("s" * 64, datetime(2020, 1, 1, tzinfo=UTC), 1234, {"auc": 0.5}, {"market": "us_daily"})
+        registry.register(A, passed=True, facts=facts, **WHY)
+        registry.register(A, passed=True, facts=replace(facts, size=99), **WHY)
+        registry.register(B, passed=True, **WHY)
+        assert registry.facts() == {A: facts}
+
+    def test_come_later_for_a_version_that_had_none(self, registry: Registry) -> None:
+        facts = VersionFacts("s" * 64, datetime(2020, 1, 1, tzinfo=UTC), 1234, {}, {})
+        registry.register(A, passed=True, **WHY)
+        registry.register(A, passed=True, facts=facts, **WHY)
+        assert registry.facts() == {A: facts} and len(registry.events()) == 1
+
+    def test_say_what_the_bundle_says(self, tmp_path: Path) -> None:
+        bundle = tiny_bundle(tmp_path / "bundle")
+        facts = VersionFacts.of(bundle)
+        files = [path for path in (tmp_path / "bundle").rglob("*") if path.is_file() and path.name != "manifest.json"]
+        assert facts.size == sum(path.stat().st_size for path in files)
+        assert (facts.schema_hash, facts.train_end) == (bundle.schema.hash, bundle.manifest.train_end)
+        assert facts.gate_report == hashlib.sha256((tmp_path / "bundle" / "gate.json").read_bytes()).hexdigest()
 
 
 class TestHistory:
@@ -175,6 +243,25 @@ class TestHistory:
             connection.execute(insert(ModelEventRow).values(row | {"previous": None, "evidence": {}} | WHY))
         registry.promote(A, **WHY)
         assert registry.events()[-1].time == ahead
+
+    def test_markets_have_a_time_of_their_own(self, database: Database) -> None:
+        clock = VirtualClock(datetime(2013, 1, 1, tzinfo=UTC))
+        virtual, by_hand = Registry(database, "m", clock=clock), Registry(database, "m")
+        promoted(virtual, A)
+        clock.advance(datetime(2013, 2, 1, tzinfo=UTC))
+        promoted(virtual, B)
+        by_hand.rollback(**WHY)  # a person has no clock of the market: it counts as of what the loop did last
+        found = [virtual.served("AAPL", datetime(2013, 1, day, tzinfo=UTC), market=True) for day in (1, 31)]
+        assert [record.hash if record else None for record in found] == [A, A]
+        assert virtual.served("AAPL", datetime(2012, 12, 31, tzinfo=UTC), market=True) is None
+        now = virtual.served("AAPL", datetime(2013, 2, 1, tzinfo=UTC), market=True)
+        assert now is not None and now.hash == A and now.promoted_in_market == datetime(2013, 2, 1, tzinfo=UTC)
+        assert virtual.served("AAPL", datetime(2013, 2, 1, tzinfo=UTC)) is None  # nothing had happened by then
+
+    def test_a_text_that_is_too_long_is_cut(self, registry: Registry) -> None:
+        registry.register(A, passed=True, actor="x" * 100, reason="y" * 3000)
+        event = registry.events()[0]
+        assert (len(event.actor), len(event.reason)) == (64, 2000)
 
     def test_champion_version_grows_with_every_event_only(self, registry: Registry) -> None:
         assert registry.champion_version() == 0
@@ -197,50 +284,6 @@ class TestHistory:
                 spent.append(time.perf_counter() - started)
             database.close()
         assert sorted(spent)[len(spent) // 2] < 0.5e-3  # 0.05 ms on a quiet machine
-
-
-ACTIONS = st.lists(
-    st.tuples(st.sampled_from(["pass", "fail", "promote", "force", "rollback", "to"]), st.sampled_from([A, B, C, D])),
-    max_size=25,
-)
-
-
-@settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(actions=ACTIONS)
-def test_whatever_is_done_the_history_explains_the_champion(actions: list[tuple[str, str]], tmp_path: Path) -> None:
-    path = tmp_path / f"{uuid.uuid4().hex}.db"
-    database = Database.open(f"sqlite:///{path}")
-    registry = Registry(database, "m")
-    quarantined: set[str] = set()
-    left: set[str] = set()
-    for action, target in actions:
-        before, events = served(registry), registry.events()
-        try:
-            if action in ("pass", "fail"):
-                state = registry.register(target, passed=action == "pass", **WHY).state
-                quarantined |= {target} if state == "quarantined" else set()
-                assert served(registry) == before
-            elif action in ("promote", "force"):
-                registry.promote(target, force=action == "force", **WHY)
-                assert served(registry) == target
-                assert target not in quarantined
-                assert action == "force" or target not in left
-                left.discard(target)
-            else:
-                registry.rollback(to=target if action == "to" else None, **WHY)
-                assert before is not None and served(registry) not in (None, before)
-                assert served(registry) not in quarantined
-                left = (left | {before}) - {str(served(registry))}
-        except RegistryError:
-            assert registry.events() == events
-        assert registry.events()[: len(events)] == events
-        assert sum(record.state in SERVING for record in registry.models()) == (served(registry) is not None)
-    history = registry.events()
-    for event in history:
-        upto = Lifecycle.of(past for past in history if past.seq <= event.seq).champion
-        if event.kind in ("promoted", "rolled_back"):
-            assert upto is not None and upto.hash == event.model
-    database.close()
 
 
 PROMOTER = """

@@ -176,8 +176,10 @@ class Registry:
             champion = state.champion
             if champion is None:
                 raise RegistryError(f"market {self._market} has no champion: there is nothing to roll back")
-            aimed = champion.hash if to is None else state.find(to).hash
-            done = aimed == champion.hash if to else _last_left(history) == expected_champion is not None
+            if to is not None:
+                done = state.find(to).hash == champion.hash
+            else:
+                done = expected_champion is not None and expected_champion == _last_left(history)
             if done:
                 return Change(champion, champion, None, changed=False)
             rules.require_champion(state, expected_champion)
