@@ -97,6 +97,14 @@ def test_opening_upgrades_to_exactly_the_tables_of_the_code_and_keeps_the_data(u
     assert (champion.state, champion.since, champion.evidence) == ("production", EVENT["time"], {"auc": 0.53})
 
 
+def test_what_was_logged_before_waits_for_its_outcome_like_what_is_logged_after(url: str, old: Engine) -> None:
+    Database.open(url).close()
+    assert read(old, "SELECT prediction_id FROM pending ORDER BY seq") == [(f"{i:036}",) for i in range(300)]
+    with old.begin() as connection:
+        connection.execute(text(PREDICTION), {"id": "new", "at": "2020-01-01 12:30:15", "features": b""})
+    assert read(old, "SELECT market, prediction_id FROM pending WHERE seq > 300") == [("us_daily", "new")]
+
+
 def test_a_fresh_database_is_what_the_migrations_make(url: str) -> None:
     database = Database.open(url)
     with database.read() as connection:

@@ -267,3 +267,23 @@ def upgrade() -> None:
     op.add_column("predictions", sa.Column("parent", sa.String(length=36), nullable=True))
     op.add_column("predictions", sa.Column("latency", sa.Double(), nullable=True))
     op.add_column("predictions", sa.Column("adaptation", sa.String(length=36), nullable=True))
+    _add_pending()
+
+
+def _add_pending() -> None:
+    """Make what is logged from now on pending, and what was logged so far."""
+    if op.get_bind().dialect.name == "sqlite":
+        op.execute(
+            "CREATE TRIGGER predictions_pending AFTER INSERT ON predictions BEGIN "
+            "INSERT INTO pending (market, prediction_id) VALUES (new.market, new.id); END"
+        )
+    else:
+        op.execute(
+            "CREATE FUNCTION predictions_pending() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
+            "INSERT INTO pending (market, prediction_id) VALUES (NEW.market, NEW.id); RETURN NULL; END $$"
+        )
+        op.execute(
+            "CREATE TRIGGER predictions_pending AFTER INSERT ON predictions "
+            "FOR EACH ROW EXECUTE FUNCTION predictions_pending()"
+        )
+    op.execute("INSERT INTO pending (market, prediction_id) SELECT market, id FROM predictions ORDER BY id")
