@@ -84,11 +84,12 @@ def test_status_shows_the_champion_and_what_is_missing(run: Run, project: Home) 
     assert "sqlite: empty; `tradeloop publish` fills it" in shown.out
     content = run(project, "status", "--json").json
     assert content["market"] == "us_daily"
-    assert content["clock"] == "replay"
+    assert content["clock"] == {"mode": "replay", "now": None}
     assert content["champion"]["hash"] == project.hashes[1]
     assert content["champion"]["state"] == "production"
     assert content["online_store"] == {"type": "sqlite", "symbols": 0, "oldest": None, "newest": None}
-    assert content["predictions"] == {"total": 0, "newest": {}}
+    assert content["predictions"] == {"total": 0, "resolved": 0, "expired": 0, "void": 0, "pending": 0}
+    assert content["verdicts"] == {}
     assert content["gate"] is None
 
 
@@ -103,7 +104,8 @@ def test_predict_here_fills_the_store_logs_and_replays(run: Run, tmp_path: Path)
     status = run(home, "status", "--json").json
     assert status["online_store"]["symbols"] == 4
     assert status["online_store"]["newest"] == NOW.isoformat()
-    assert status["predictions"]["total"] == 2
+    assert status["predictions"]["total"] == status["predictions"]["pending"] == sum(status["verdicts"].values()) == 2
+    assert status["clock"] == {"mode": "replay", "now": NOW.isoformat()}
     assert "4 of 4 symbols" in run(home, "status").out
 
     replayed = run(home, "replay", entry["prediction_id"], "--json")

@@ -9,7 +9,7 @@ import sys
 
 import typer
 
-from tradeloop.cli import inspect, models, serving
+from tradeloop.cli import inspect, ml, models, serving
 from tradeloop.errors import TradeloopError
 
 app = typer.Typer(
@@ -22,6 +22,7 @@ app = typer.Typer(
 for command in (
     *(inspect.status, inspect.gate, inspect.features, inspect.version),
     *(models.models, models.events, models.promote, models.rollback),
+    *(ml.performance, ml.experiments, ml.retrain, ml.jobs, ml.decisions),
     *(serving.serve, serving.predict, serving.replay, serving.publish),
 ):
     app.command()(command)

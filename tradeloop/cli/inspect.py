@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from sqlalchemy import func, select
+from sqlalchemy import select
 
 from tradeloop.cli.output import Json, day_and_time, opened, project, show_facts, show_json, show_table
 from tradeloop.config import Params
@@ -35,44 +36,73 @@ class OnlineState:
 
 
 def status(as_json: Json = False) -> None:
-    """Show market, clock, champion, features, database, the last gate verdict and the predictions so far."""
+    """Show market, clock, models, features, database, predictions, jobs, alarms, heartbeats and the last decisions."""
+    from tradeloop.monitoring.overview import status as overview
+
     layout, params = project()
-    with opened(layout, params) as (database, registry):
-        champion = registry.champion()
-        predictions = _predictions(database, params.market)
-        name = database.name
     schema = _schema(layout)
     online = online_state(layout, params, schema) if schema else None
     gate_report = _read_gate(layout)
-    verdict = str(gate_report["verdict"]) if gate_report else None
+    with opened(layout, params) as (database, _):
+        found = overview(database, params.market, clock=params.active.clock, now=_now(params, online))
+        found["verdicts"] = _verdicts(database, params.market)
+        found["database"] = database.name
+    found["gate"] = str(gate_report["verdict"]) if gate_report else None
+    found["schema"] = {"hash": schema.hash, "features": len(schema)} if schema else None
+    found["online_store"] = {"type": params.serving.online_store, **(asdict(online) if online else {})}
     if as_json:
-        show_json(
-            {
-                "market": params.market,
-                "clock": params.active.clock,
-                "champion": champion.to_dict() if champion else None,
-                "schema": {"hash": schema.hash, "features": len(schema)} if schema else None,
-                "online_store": {"type": params.serving.online_store, **(asdict(online) if online else {})},
-                "database": name,
-                "gate": verdict,
-                "predictions": predictions,
-            }
-        )
-        return
-    symbols = len(params.active.symbols)
-    facts: list[tuple[str, Any]] = [("market", f"{params.market}, {symbols} symbols, {params.active.clock} clock")]
-    if champion is None:
-        facts.append(("champion", "none: run `make repro`, or `tradeloop promote VERSION`"))
+        show_json(found)
     else:
-        facts.append(("champion", f"{champion.version} since {day_and_time(champion.since)} UTC: {champion.reason}"))
-        facts.append(("", champion.hash))
-    facts.append(("gate", f"{verdict}: see `tradeloop gate`" if verdict else "not run yet"))
-    facts.append(("schema", f"{schema.hash[:12]}, {len(schema)} features" if schema else "none: run `make repro`"))
-    facts.append(("online store", _online_text(online, params)))
-    facts.append(("database", name))
-    verdicts = ", ".join(f"{count} {verdict}" for verdict, count in sorted(predictions["newest"].items()))
-    facts.append(("predictions", f"{predictions['total']}" + (f"; the newest: {verdicts}" if verdicts else "")))
-    show_facts(facts)
+        market = f"{params.market}, {len(params.active.symbols)} symbols, {params.active.clock} clock"
+        show_facts([("market", market), *_of_models(found), *_of_data(found, online, params), *_of_the_loop(found)])
+
+
+def _of_models(found: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    champion = found["champion"]
+    if champion is None:
+        facts: list[tuple[str, Any]] = [("champion", "none: run `make repro`, or `tradeloop promote VERSION`")]
+    else:
+        flag = " (degraded)" if champion["state"] == "degraded" else ""
+        since = f"{champion['version']}{flag} since {day_and_time(champion['since'])} UTC: {champion['reason']}"
+        facts = [("champion", since), ("", champion["hash"])]
+    for route in found["challengers"]:
+        share = f", {route['share']:.0%} of the questions" if route["share"] else ""
+        text = f"{route['version']}, {route['mode']}{share}, since {day_and_time(route['since'])} UTC"
+        facts.append(("challenger", text))
+    gate_text = f"{found['gate']}: see `tradeloop gate`" if found["gate"] else "not run yet"
+    return [*facts, ("gate", gate_text)]
+
+
+def _of_data(found: Mapping[str, Any], online: OnlineState | None, params: Params) -> list[tuple[str, Any]]:
+    schema, predictions = found["schema"], found["predictions"]
+    verdicts = ", ".join(f"{count} {verdict}" for verdict, count in sorted(found["verdicts"].items()))
+    ended = ", ".join(f"{predictions[name]} {name}" for name in ("resolved", "pending", "expired", "void"))
+    return [
+        ("schema", f"{schema['hash'][:12]}, {schema['features']} features" if schema else "none: run `make repro`"),
+        ("online store", _online_text(online, params)),
+        ("database", found["database"]),
+        ("predictions", f"{predictions['total']}: {ended}" + (f"; the newest: {verdicts}" if verdicts else "")),
+    ]
+
+
+def _of_the_loop(found: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """Return what the loop has to say, nothing as long as it never ran."""
+    facts: list[tuple[str, Any]] = [("alarm", f"{alarm['watch']}: {alarm['text']}") for alarm in found["alarms"]]
+    if found["diagnosis"]:
+        facts.append(("diagnosis", f"{found['diagnosis']['remedy']}: {found['diagnosis']['reason']}"))
+    if any(found["jobs"].values()):
+        facts.append(("jobs", ", ".join(f"{count} {state}" for state, count in found["jobs"].items() if count)))
+    for beat in found["heartbeats"]:
+        seen = f"{beat['component']} {beat['state']}, seen {beat['age_seconds']:.0f} s ago: {beat['detail']}"
+        facts.append(("heartbeat", seen))
+    for one in found["decisions"]:
+        facts.append(
+            ("decision", f"{day_and_time(one['market_time'])} {one['kind']}, {one['decision']}: {one['reason']}")
+        )
+    for error in found["errors"]:
+        times = f" ({error['count']} times)" if error["count"] > 1 else ""
+        facts.append(("error", f"{day_and_time(error['last_at'])} {error['component']}: {error['message']}{times}"))
+    return facts
 
 
 def gate(as_json: Json = False) -> None:
@@ -177,15 +207,26 @@ def _online_text(online: OnlineState | None, params: Params) -> str:
     )
 
 
-def _predictions(database: Database, market: str) -> dict[str, Any]:
-    """Return how many predictions were logged, and the verdicts of the newest ones: a count of all would read all."""
+def market_now(layout: Layout, params: Params) -> datetime | None:
+    """Return the market's time: the wall's, or a replayed market's newest bar, None as long as there is none."""
+    schema = _schema(layout)
+    return _now(params, online_state(layout, params, schema) if schema else None)
+
+
+def _now(params: Params, online: OnlineState | None) -> datetime | None:
+    if params.active.clock == "live":
+        return datetime.now(UTC)
+    return None if online is None else online.newest
+
+
+def _verdicts(database: Database, market: str) -> dict[str, int]:
+    """Return the verdicts of the newest answers; a count of all would read all."""
     table = PredictionRow.__table__
-    newest = select(table.c.market, table.c.verdict).order_by(table.c.id.desc()).limit(_NEWEST).subquery()
-    recent = select(newest.c.verdict).where(newest.c.market == market)
+    columns = (table.c.market, table.c.verdict, table.c.answered)
+    newest = select(*columns).order_by(table.c.id.desc()).limit(_NEWEST).subquery()
+    recent = select(newest.c.verdict).where(newest.c.market == market, newest.c.answered)
     with database.read() as connection:
-        total = connection.execute(select(func.count()).where(table.c.market == market)).scalar() or 0
-        verdicts = Counter(connection.execute(recent).scalars())
-    return {"total": int(total), "newest": dict(verdicts)}
+        return dict(Counter(connection.execute(recent).scalars()))
 
 
 def _schema(layout: Layout) -> Schema | None:

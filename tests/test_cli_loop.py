@@ -1,0 +1,142 @@
+"""The command line's view of the loop: the same shape as /api/ml, and tables for people."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import insert
+
+from tests.bundles import NOW
+from tests.servers import Home, make_home
+from tradeloop.cli import main
+from tradeloop.registry import Registry
+from tradeloop.serving import loop_answers as answers
+from tradeloop.state.database import Database
+from tradeloop.state.faults import Faults
+from tradeloop.state.heartbeats import Heartbeats
+from tradeloop.state.jobs import JobQueue
+from tradeloop.state.tables import RetrainingLogRow
+
+Run = Callable[..., str]
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
+    """Return a project whose loop has been at work."""
+    home = make_home(tmp_path_factory.mktemp("cli") / "home")
+    database = home.database()
+    registry = Registry(database, home.params.market)
+    registry.stage(home.hashes[2], mode="canary", share=0.25, actor="test", reason="tried")
+    registry.degrade(home.hashes[1], actor="test", reason="worse than it was")
+    write(database, home.params.market)
+    database.close()
+    yield home
+
+
+def write(database: Database, market: str) -> None:
+    """Write what a loop leaves: a heartbeat, an error, a job that failed and one that runs, decisions."""
+    Heartbeats(database, market).beat("loop", "ok", "turn 7", NOW)
+    Faults(database, market).record("loop", "source", "the source does not answer")
+    queue = JobQueue(database, market)
+    asked: dict[str, Any] = {"market_time": NOW, "max_attempts": 1}
+    for name in ("failed", "running"):
+        queue.enqueue("time_based", 10, f"the {name} one", {}, dedupe=name, **asked)
+        job = queue.claim("test", NOW)
+        assert job is not None
+        if name == "failed":
+            queue.fail(job, "out of memory", None)
+    alarm = {"alarm": True, "alarm_seq": 41, "changed_at": NOW.isoformat(), "text": "e-value 2.1e4"}
+    for number, kind in enumerate(("turn", "diagnosis", "accuracy_drop")):
+        row = {
+            "market": market,
+            "market_time": NOW + timedelta(days=number),
+            "wall_time": NOW + timedelta(days=number),
+            "outcome_seq": 41,
+            "dedupe": f"test:{number}",
+            "kind": kind,
+            "decision": {"turn": "nothing", "diagnosis": "retrain", "accuracy_drop": "train"}[kind],
+            "reason": f"because of {kind}",
+            "evidence": {"skill": alarm} if kind != "turn" else {},
+            "job_id": None,
+        }
+        with database.write() as connection:
+            connection.execute(insert(RetrainingLogRow).values(row))
+
+
+@pytest.fixture
+def run(home: Home, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+    def command(*arguments: str, status: int = 0) -> str:
+        monkeypatch.setenv("TRADELOOP_HOME", str(home.root))
+        monkeypatch.setattr(sys, "argv", ["tradeloop", *arguments])
+        ended = 0
+        try:
+            main()
+        except SystemExit as end:
+            ended = int(end.code or 0)
+        printed = capsys.readouterr()
+        assert ended == status, printed
+        return printed.out or printed.err
+
+    return command
+
+
+def test_status_shows_what_the_loop_is_at(run: Run, home: Home) -> None:
+    found = json.loads(run("status", "--json"))
+    extra = {"verdicts", "database", "gate", "schema", "online_store"}
+    status = answers.StatusAnswer.model_validate({k: v for k, v in found.items() if k not in extra})
+    assert status.champion is not None and status.champion.state == "degraded"
+    assert [(one.version, one.mode, one.share) for one in status.challengers] == [(home.versions[2], "canary", 0.25)]
+    assert [(alarm.watch, alarm.outcome_seq) for alarm in status.alarms] == [("skill", 41)]
+    assert status.diagnosis is not None and status.diagnosis.remedy == "retrain"
+    assert (status.jobs.failed, status.jobs.running) == (1, 1)
+    assert [decision.kind for decision in status.decisions] == ["accuracy_drop", "diagnosis", "turn"]
+    shown = run("status")
+    for text in (
+        f"{home.versions[1]} (degraded) since",
+        f"{home.versions[2]}, canary, 25% of the questions",
+        "skill: e-value 2.1e4",
+        "retrain: because of diagnosis",
+        "1 running, 1 failed",
+        "loop ok, seen",
+        "accuracy_drop, train: because of accuracy_drop",
+        "loop: the source does not answer",
+    ):
+        assert text in shown
+
+
+def test_jobs_experiments_and_decisions(run: Run) -> None:
+    jobs = answers.RetrainingAnswer.model_validate_json(run("jobs", "--json"))
+    assert [job.reason for job in (*jobs.running, *jobs.ended)] == ["the running one", "the failed one"]
+    assert "out of memory" in run("jobs")
+    experiments = answers.ExperimentsAnswer.model_validate_json(run("experiments", "--json"))
+    assert {one.state for one in experiments.experiments} == {"running", "failed"}
+    assert "out of memory" in run("experiments")
+    only = json.loads(run("experiments", "--json", "--job", jobs.ended[0].id))["experiments"]
+    assert [one["job_id"] for one in only] == [jobs.ended[0].id]
+
+    first = json.loads(run("decisions", "--json", "--limit", "2"))
+    assert [row["kind"] for row in first["decisions"]] == ["accuracy_drop", "diagnosis"]
+    rest = json.loads(run("decisions", "--json", "--limit", "2", "--before", str(first["next"])))
+    assert ([row["kind"] for row in rest["decisions"]], rest["next"]) == (["turn"], None)
+    assert [r["kind"] for r in json.loads(run("decisions", "--json", "--kind", "turn"))["decisions"]] == ["turn"]
+    assert "because of diagnosis" in run("decisions")
+
+
+def test_a_wish_to_retrain_needs_a_market_that_has_begun(run: Run) -> None:
+    assert "the online store holds no bar" in run("retrain", status=1)
+
+
+def test_a_wish_to_retrain_is_one_job_however_often_it_is_sent(run: Run) -> None:
+    run("predict", "AAPL", "--local")  # fills the online store
+    asked = answers.RetrainAnswer.model_validate_json(run("retrain", "--reason", "new fees", "--key", "k1", "--json"))
+    assert asked.created and asked.job.state == "queued" and asked.job.market_time == NOW
+    assert asked.job.reason.endswith(" asked: new fees")
+    assert run("retrain", "--key", "k1") == f"this wish is job {asked.job.id} already, queued\n"
+    assert run("retrain").endswith(" is queued\n")
+    jobs = answers.RetrainingAnswer.model_validate_json(run("jobs", "--json"))
+    assert len(jobs.queued) == 2 and jobs.queued[0].priority == 100
