@@ -136,6 +136,10 @@ def test_a_server_that_goes_away_and_comes_back(cluster: Cluster) -> None:
         for act in acts.values():
             act()  # at the first attempt, on every connection
         assert Registry(database, "us_daily").events() == history
+        cluster.stop(how)  # and while nobody asks
+        cluster.start()
+        for act in acts.values():
+            act()
     database.close()
 
 
