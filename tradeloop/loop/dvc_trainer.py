@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import subprocess
 import sys
 import time
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 from tradeloop.config import Params
 from tradeloop.layout import Layout
@@ -135,13 +133,10 @@ def _launch(spec: Spec) -> subprocess.Popen[str]:
     spec.log.parent.mkdir(parents=True, exist_ok=True)
     for path in (spec.result, spec.progress):
         path.unlink(missing_ok=True)
-    # It runs the loop's own code, wherever the loop was started.
-    package = str(Path(__file__).resolve().parents[2])
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))}
     with spec.log.open("ab") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "tradeloop.loop.attempt"],
-            cwd=spec.root, env=environment, stdin=subprocess.PIPE, stdout=log, stderr=log, text=True,
+            cwd=spec.root, stdin=subprocess.PIPE, stdout=log, stderr=log, text=True,
             start_new_session=True,
         )  # fmt: skip
     _tell(process, json.dumps(asdict(spec)))

@@ -181,8 +181,9 @@ class Retraining:
         error = result.error or "failed: no reason given"
         wait = parse_interval(self._config.backoff) * 2 ** (job.attempts - 1)
         retry_at = None if result.cause in FINAL else now + wait
+        failed = self._queue.fail(job, error, retry_at, result.attempt) or self._queue.get(job.id)
         self._fault(result.cause or "failed", f"job {job.id}, attempt {job.attempts} of {job.max_attempts}: {error}")
-        return self._queue.fail(job, error, retry_at, result.attempt) or self._queue.get(job.id)
+        return failed
 
     def _start(self, now: datetime) -> None:
         waits = self._config.off_hours and not off_hours(self._calendar, now, hours=self._config.hours)
