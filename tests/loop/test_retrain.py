@@ -243,6 +243,7 @@ from tradeloop.loop.dvc_trainer import DvcTrainer
 from tradeloop.loop.retrain import Retraining
 from tradeloop.state.database import Database
 from tradeloop.state.jobs import JobQueue
+import time
 root = Path(sys.argv[1])
 params = load_params(root / "params.yaml")
 queue = JobQueue(Database.open(f"sqlite:///{root}/data/live/tradeloop.db"), params.market)

@@ -16,11 +16,12 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Literal
+from typing import IO, TYPE_CHECKING, Literal
 
 import psutil
 
-from tradeloop.config import Retrain, parse_interval
+if TYPE_CHECKING:
+    from tradeloop.config import Retrain
 
 Cause = Literal["timeout", "memory", "disk", "killed", "failed", "params", "cancelled", "lost"]
 
@@ -53,6 +54,8 @@ class Limits:
     @classmethod
     def of(cls, config: Retrain) -> Limits:
         """Return what params.yaml allows."""
+        from tradeloop.config import parse_interval  # the training's own process does without it: it starts sooner
+
         timeout = parse_interval(config.timeout).total_seconds()
         return cls(timeout, config.memory_mib, config.min_free_mib, config.cores, config.nice)
 

@@ -20,11 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
-
 from tradeloop.atomic import write_bytes, write_json
-from tradeloop.config import load_params
 from tradeloop.errors import ConfigError, TrainingError
 from tradeloop.layout import HOME_VARIABLE, SOURCES_VARIABLE, Layout
 
@@ -67,6 +63,7 @@ class Workspace:
             "DVC_NO_ANALYTICS": "1",
             "DVC_STUDIO_OFFLINE": "true",
             "PYTHONUNBUFFERED": "1",
+            "TQDM_MININTERVAL": "10",
         }
         for role in ("AUTHOR", "COMMITTER"):
             environment.setdefault(f"GIT_{role}_NAME", _AUTHOR[0])
@@ -99,6 +96,8 @@ class Workspace:
         write_bytes(self.root / ".dvc" / "config.local", config.encode())
         write_bytes(self.layout.params, params)
         if overrides:
+            from tradeloop.config import load_params
+
             load_params(self.layout.params)
         write_json(self.root / _MARK, {"made": wanted})
         return False
@@ -164,6 +163,9 @@ def overridden(params: Path, overrides: Mapping[str, Any]) -> bytes:
     ConfigError
         The file cannot be read, or a name leads through something that is no mapping.
     """
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
     try:
         text = params.read_bytes()
         if not overrides:
