@@ -149,7 +149,7 @@ class Ledger:
         with self._database.write(lock=_LOCK) as connection:
             for old, new, ending in changes:
                 same = (OutcomeRow.seq == old.seq) & (OutcomeRow.revision == old.revision)
-                values = {name: getattr(new, name) for name in (*_REVISED, "regime", "revision")} | ending.prices
+                values = {name: getattr(new, name) for name in (*_REVISED, "revision")} | ending.prices
                 if connection.execute(update(OutcomeRow).where(same).values(values)).rowcount != 1:
                     raise Superseded
                 past = {name: getattr(old, name) for name in ("prediction_id", "revision", *_REVISED)}

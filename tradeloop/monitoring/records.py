@@ -74,7 +74,7 @@ class Outcome:
         The labels, as `tradeloop.labels` defines them: 0 or 1, gross log return, natural log of the volatility per
         bar. None unless `status` is ``resolved``.
     regime
-        Volatility regime at the features' time.
+        Volatility regime at the features' time, as it was told when the outcome was learned.
     revision
         0 for the first outcome; a restatement of the bars behind it makes 1, 2, ...
     repeat

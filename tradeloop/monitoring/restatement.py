@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from tradeloop.bars import Bars
@@ -48,6 +48,7 @@ def revisions(ledger: Ledger, labeller: Labeller, bars: Bars, *, restated: int, 
 
 def _revision(before: Resolved, label: Labelled) -> Revision:
     old = before.outcome
+    label = replace(label, regime=old.regime)  # what decisions were made by stays
     ending = Ending(0, before.prediction, "resolved", old.resolved_at, None, label, old.repeat)
     return Revision(before, ending.outcome(old.seq, old.revision + 1), ending)
 

@@ -255,6 +255,23 @@ class PerformanceWindowRow(Base):
     metrics: Mapped[dict[str, Any]] = mapped_column(JSON)
 
 
+class PerformanceNewestRow(Base):
+    """The newest row of ``performance_windows`` of each key, so that the present is found without its history."""
+
+    __tablename__ = "performance_newest"
+
+    market: Mapped[str] = mapped_column(String(64), primary_key=True)
+    model: Mapped[str] = mapped_column(String(64), primary_key=True)
+    symbol: Mapped[str] = mapped_column(String(32), primary_key=True)
+    regime: Mapped[str] = mapped_column(String(16), primary_key=True)
+    arm: Mapped[str] = mapped_column(String(16), primary_key=True)
+    window: Mapped[str] = mapped_column(String(16), primary_key=True)
+    as_of: Mapped[datetime] = mapped_column(UtcTime)
+    outcome_seq: Mapped[int] = mapped_column(BigInteger)
+    count: Mapped[int] = mapped_column(Integer)
+    metrics: Mapped[dict[str, Any]] = mapped_column(JSON)
+
+
 class ModelVersionRow(Base):
     """What does not change about a version: written once, when it is registered."""
 

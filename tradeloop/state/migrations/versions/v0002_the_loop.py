@@ -184,6 +184,20 @@ def upgrade() -> None:
     )
     op.create_index("pending_market", "pending", ["market", "seq"], unique=False)
     op.create_table(
+        "performance_newest",
+        sa.Column("market", sa.String(length=64), nullable=False),
+        sa.Column("model", sa.String(length=64), nullable=False),
+        sa.Column("symbol", sa.String(length=32), nullable=False),
+        sa.Column("regime", sa.String(length=16), nullable=False),
+        sa.Column("arm", sa.String(length=16), nullable=False),
+        sa.Column("window", sa.String(length=16), nullable=False),
+        sa.Column("as_of", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("outcome_seq", sa.BigInteger(), nullable=False),
+        sa.Column("count", sa.Integer(), nullable=False),
+        sa.Column("metrics", sa.JSON(), nullable=False),
+        sa.PrimaryKeyConstraint("market", "model", "symbol", "regime", "arm", "window"),
+    )
+    op.create_table(
         "performance_windows",
         sa.Column("seq", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
         sa.Column("market", sa.String(length=64), nullable=False),
