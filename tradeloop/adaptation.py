@@ -43,7 +43,7 @@ CALIBRATION: Final = 1.0  # log odds
 SHIFT: Final = 1.5  # units
 WIDTH: Final = (0.25, 4.0)
 COST: Final = 1000.0  # basis points
-REACH: Final = 2.0  # units: how far the linear member may lie from the packaged forecast
+REACH: Final = 1.0  # units: how far the linear member may lie from the packaged forecast
 STANDARD: Final = 5.0  # standard deviations: features count no more than that
 
 _Weight = Annotated[float, Field(ge=0, le=1)]

@@ -87,7 +87,7 @@ class Adapt(Block):
     width_step
         Step of the log width of an interval's side after a miss.
     learning_rate
-        Of the linear member.
+        Of the linear member, over all features together.
     max_step, max_weight, max_width
         The most that a number may move an outcome, that members may weigh together, that a side may grow.
     every
@@ -102,11 +102,11 @@ class Adapt(Block):
     """
 
     enabled: bool = False
-    rate: Positive = 0.1
+    rate: Positive = 0.03
     share: Annotated[float, Field(ge=0, lt=1)] = 0.002
     memory: Annotated[int, Field(ge=10)] = 500
-    width_step: Annotated[float, Field(gt=0, le=0.5)] = 0.02
-    learning_rate: Annotated[float, Field(gt=0, le=0.1)] = 0.003
+    width_step: Annotated[float, Field(gt=0, le=0.5)] = 0.015
+    learning_rate: Annotated[float, Field(gt=0, le=0.5)] = 0.02
     max_step: Annotated[float, Field(gt=0, le=1)] = 0.05
     max_weight: Annotated[float, Field(gt=0, le=1)] = 0.9
     max_width: Annotated[float, Field(gt=1, le=4)] = 3.0
