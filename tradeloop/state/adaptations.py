@@ -7,6 +7,7 @@ whatever the loop appends, until the ``release``: a person wins.
 
 from __future__ import annotations
 
+import json
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -79,7 +80,7 @@ class AdaptationStore:
         reason: str,
         connection: Connection | None = None,
     ) -> str:
-        """Append a row, and return its id, which follows from market, model, kind and `outcome_seq`.
+        """Append a row, and return its id, which follows from market, model, kind, content and `outcome_seq`.
 
         Appending the same again changes nothing, so a turn that is done again after a crash doubles nothing.
 
@@ -94,7 +95,8 @@ class AdaptationStore:
         connection
             A transaction to take part in; by default one of its own.
         """
-        identity = str(uuid.uuid5(_NAMESPACE, f"{self._market}/{model}/{kind}/{outcome_seq}"))
+        text = json.dumps([self._market, model, kind, outcome_seq, content], sort_keys=True, allow_nan=False)
+        identity = str(uuid.uuid5(_NAMESPACE, text))
         values = {
             "id": identity,
             "market": self._market,
