@@ -41,3 +41,7 @@ class AdaptationError(TradeloopError):
 
 class TrainingError(TradeloopError):
     """A retraining cannot be prepared, or its workspace cannot be used."""
+
+
+class FillError(TradeloopError):
+    """A fill that the bot reported breaks a rule."""

@@ -206,13 +206,15 @@ class OutcomeRevisionRow(Base):
 class FillRow(Base):
     """A fill that the bot reported; `fill_id` is the bot's own, so that sending it again changes nothing.
 
-    `expected_price` is the price that the bot wanted (the arrival price); `fee` and `pnl` are in quote currency.
+    `side` is ``buy`` or ``sell``. `expected_price` is the price that the bot wanted (the arrival price); `fee`, and
+    `pnl` (the profit booked with this fill, before fees), are in quote currency.
     """
 
     __tablename__ = "fills"
     __table_args__ = (
         UniqueConstraint("market", "fill_id", name="fills_id"),
         Index("fills_prediction", "prediction_id"),
+        Index("fills_market", "market", "filled_at"),
     )
 
     seq: Mapped[int] = mapped_column(_SEQ, primary_key=True, autoincrement=True)

@@ -70,6 +70,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("seq"),
         sa.UniqueConstraint("market", "fill_id", name="fills_id"),
     )
+    op.create_index("fills_market", "fills", ["market", "filled_at"], unique=False)
     op.create_index("fills_prediction", "fills", ["prediction_id"], unique=False)
     op.create_table(
         "heartbeats",
