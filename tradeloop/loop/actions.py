@@ -6,7 +6,7 @@ starts again after a crash sees there whether it was done, also if somebody undi
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, Self
@@ -40,6 +40,7 @@ CROWNING = ("promote", "rollback")
 JUDGING = (*CROWNING, "canary", "reject", "give_up", "watch")
 """What was decided about one champion, and is void against another."""
 LEAVING = ("reject", "give_up", "supersede")
+_TAKING_PART = ("stage", "canary", "promote", "watch", "rollback")
 SAID = ("refuse", "adopt", "restart", "left", "overridden")
 
 
@@ -95,19 +96,27 @@ class Done:
     overridden: str | None = None
 
 
-def carry_out(registry: Registry, action: Action) -> bool:
+Check = Callable[[str], Mapping[str, Any]]
+"""Returns what a registry event shall say of a bundle; raises BundleError or SchemaMismatch if it may not serve."""
+
+
+def carry_out(registry: Registry, action: Action, check: Check) -> bool:
     """Do what was decided, unless that is done; return whether the registry changed.
 
     Raises
     ------
     RegistryError
         A person has changed things since: the person wins.
+    BundleError, SchemaMismatch
+        The bundle that is to take part is broken, or the online store does not hold its features.
     """
     since = [event for event in registry.events() if event.seq > action.news]
     if any(event.evidence.get(KEY) == action.key for event in since):
         return False
     _require_undisturbed(action, since)
-    why: dict[str, Any] = {"actor": ACTOR, "reason": action.reason, "evidence": {**action.evidence, KEY: action.key}}
+    found = check(action.model) if action.kind in _TAKING_PART else {}
+    evidence = {**found, **action.evidence, KEY: action.key}
+    why: dict[str, Any] = {"actor": ACTOR, "reason": action.reason, "evidence": evidence}
     match action.kind:
         case "stage" | "watch":
             return registry.stage(action.model, mode="shadow", **why).changed

@@ -16,9 +16,9 @@ from datetime import datetime
 from typing import Any
 
 from tradeloop.config import Rollout as Config
-from tradeloop.errors import BundleError, RegistryError
+from tradeloop.errors import BundleError, RegistryError, SchemaMismatch
 from tradeloop.lifecycle import SERVING, Lifecycle, ModelEvent, ModelRecord
-from tradeloop.loop.actions import ACTOR, SAID, Action, Done, carry_out, crowning
+from tradeloop.loop.actions import ACTOR, SAID, Action, Check, Done, carry_out, crowning
 from tradeloop.loop.outbox import Outbox
 from tradeloop.loop.paired import PairedTest
 from tradeloop.loop.pairing import Pairing
@@ -34,16 +34,25 @@ class Rollout:
     ----------
     standing_of
         Returns what a version, by its hash, has proven on its holdout; `Standing.of` takes it from a bundle.
+    check
+        Asked before a version takes part; see `actions.Check`.
     horizon
         Bars of a label.
     """
 
     def __init__(
-        self, registry: Registry, config: Config, *, standing_of: Callable[[str], Standing], horizon: int = 1
+        self,
+        registry: Registry,
+        config: Config,
+        *,
+        standing_of: Callable[[str], Standing],
+        check: Check = lambda _: {},
+        horizon: int = 1,
     ) -> None:
         self._registry = registry
         self._config = config
         self._standing_of = standing_of
+        self._check = check
         self._horizon = horizon
         self._pairing = Pairing()
         self._trials: dict[str, Trial] = {}
@@ -110,8 +119,8 @@ class Rollout:
         if action.kind in SAID:
             return Done(action, changed=False)
         try:
-            changed, problem = carry_out(self._registry, action), None
-        except RegistryError as error:
+            changed, problem = carry_out(self._registry, action, self._check), None
+        except (RegistryError, BundleError, SchemaMismatch) as error:
             changed, problem = False, str(error)
         self._outbox.remove(action)
         self._looked = False
