@@ -132,7 +132,7 @@ class PairedTest:
     def e_value(self, side: Side, target: Target | None = None) -> float:
         """Return the evidence that the challenger is better (or worse), for one target or over all of them."""
         if target is None:
-            return math.fsum(weight * self.e_value(side, each) for each, weight in self._weights.items())
+            return math.fsum(weight * self.e_value(side, each) for each, weight in self._weights.items() if weight)
         total = float(self._horizon - len(self._rows))
         for number, row in enumerate(self._rows):
             stream = row.streams[target]
