@@ -52,16 +52,16 @@ class Degradation(Block):
 class Drift(Block):
     """Drift of features and forecasts from the training rows, and staleness.
 
-    A feature has drifted if that is significant at `false_discovery` over all features, and large: PSI or the
-    Wasserstein distance, in standard deviations of the training rows, is as large as told.
+    A feature has drifted if that is significant at `false_discovery` over all features, and large: both PSI and the
+    Wasserstein distance, in standard deviations of the training rows, are as large as told.
     """
 
     rows: Annotated[int, Field(ge=50)] = 250
     min_rows: Annotated[int, Field(ge=30)] = 100
     every: Count = 10
     false_discovery: Share = 0.01
-    psi: Positive = 0.25
-    wasserstein: Positive = 0.25
+    psi: Positive = 0.1
+    wasserstein: Positive = 0.2
     report_every: Span = "7d"
     keep_reports: Count = 4
     late_bars: Count = 2

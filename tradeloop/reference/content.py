@@ -36,6 +36,14 @@ class Estimate(Block):
     se: Size
 
 
+class Scores(Block):
+    """Mean and standard deviation of a rank score, and how many rows count as one; see `tradeloop.reference.ranks`."""
+
+    mean: Finite
+    sd: Size
+    effect: Annotated[float, Field(ge=1)]
+
+
 class Sketch(Block):
     """A distribution in `POINTS` quantiles.
 
@@ -43,15 +51,16 @@ class Sketch(Block):
     ----------
     ties
         Share of the most frequent value.
-    effect
-        How many rows count as one, where that was measured (features and forecasts), else 1; see `row_effects`.
+    level, spread
+        Rank scores of the rows that the sketch was made from; features and forecasts have them.
     """
 
     quantiles: Annotated[tuple[Finite, ...], Field(min_length=2)]
     mean: Finite
     sd: Size
     ties: Annotated[float, Field(ge=0, le=1)]
-    effect: Annotated[float, Field(ge=1)] = 1.0
+    level: Scores | None = None
+    spread: Scores | None = None
 
     @model_validator(mode="after")
     def _sorted(self) -> Self:
@@ -109,10 +118,15 @@ class Return(Sharpness):
 
 
 class Range(Block):
-    """The log range forecast; its residual e is label − forecast, the innovation is ``e − mean − lag1 · (e₋₁ − mean)``.
+    """The log range forecast; its residual is label − forecast.
 
     Attributes
     ----------
+    memory
+        What the residuals before foretell of one, newest first: the coefficients of an autoregression about `mean`.
+        What is left is the *innovation*.
+    innovation_sd
+        Standard deviation of the innovations.
     scores
         Quantiles of the innovation at the normal scores from ``-limit`` to ``limit`` in equal steps.
     location_effect, scale_effect
@@ -121,7 +135,8 @@ class Range(Block):
 
     residual: Sketch
     mean: Estimate
-    lag1: Annotated[float, Field(gt=-1, lt=1)]
+    memory: tuple[Finite, ...]
+    innovation_sd: Size
     scores: Annotated[tuple[Finite, ...], Field(min_length=2)]
     limit: Annotated[float, Field(gt=0)]
     correlation: Finite

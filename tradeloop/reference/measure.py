@@ -21,7 +21,7 @@ from tradeloop.reference.content import (
     normal_score_limit,
     score_grid,
 )
-from tradeloop.reference.dependence import row_effects
+from tradeloop.reference.ranks import design_effect, rank_map, rank_scores
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,6 +33,8 @@ RECENT = 1_000
 FORECASTS = ("p_up", "ret", "ret_low", "ret_high", "range", "range_low", "range_high")
 _PRIOR = 1.0 / 25.0  # precision of slope and intercept, see `fit_line`
 _STEPS = 50
+MEMORY = 12
+"""Residuals of the range that may foretell the next."""
 
 Json = dict[str, Any]
 Index = NDArray[np.intp]
@@ -80,6 +82,7 @@ def build_reference(
         No holdout rows, or a forecast that is not finite.
     """
     rows = _read(holdout, matrix)
+    trained = np.unique(matrix.timestamp[train], return_inverse=True)[1]
     content = {
         "format": FORMAT,
         "rows": len(rows.row),
@@ -93,16 +96,16 @@ def build_reference(
         "range": _range(rows),
         "features": {
             "names": list(matrix.schema.names),
-            "train": _sketches(matrix.x[train], _numbers(matrix.timestamp[train])),
-            "recent": _sketches(matrix.x[-recent:], _numbers(matrix.timestamp[-recent:])),
+            "train": [ranked_sketch(column, trained) for column in matrix.x[train].T],
+            "recent": [sketch(column) for column in matrix.x[-recent:].T],
         },
-        "forecasts": {name: _sketches(rows.forecast[name][:, None], rows.time)[0] for name in ("p_up", "ret", "range")},
+        "forecasts": {name: ranked_sketch(rows.forecast[name], rows.time) for name in ("p_up", "ret", "range")},
     }
     return Reference.parse(_rounded(content)).model_dump(mode="json")
 
 
-def sketch(values: NDArray[Any], effect: float = 1.0) -> Json:
-    """Return the JSON of a `Sketch` of `values` (n,), of which `effect` count as one."""
+def sketch(values: NDArray[Any]) -> Json:
+    """Return the JSON of a `Sketch` of `values` (n,)."""
     exact = values.astype(np.float64)
     quantiles = np.quantile(exact, np.linspace(0.0, 1.0, POINTS))
     _, counts = np.unique(exact, return_counts=True)
@@ -112,18 +115,16 @@ def sketch(values: NDArray[Any], effect: float = 1.0) -> Json:
         "mean": float(exact.mean()),
         "sd": float(exact.std()),
         "ties": float(counts.max() / len(exact)),
-        "effect": effect,
     }
 
 
-def _sketches(values: NDArray[Any], time: Index) -> list[Json]:
-    """Return the sketch of each column of `values` (n, d), with its design effect."""
-    effects = row_effects(values, time)
-    return [sketch(column, float(effect)) for column, effect in zip(values.T, effects, strict=True)]
-
-
-def _numbers(timestamp: Times) -> Index:
-    return np.unique(timestamp, return_inverse=True)[1]
+def ranked_sketch(values: NDArray[Any], time: Index) -> Json:
+    """Return the same with the rank scores of `values` (n,), whose times are numbered (n,) from 0 without gaps."""
+    made = sketch(values)
+    scores = rank_scores(values.astype(np.float32), rank_map(np.array(made["quantiles"])))
+    for name, score in zip(("level", "spread"), scores, strict=True):
+        made[name] = {"mean": float(score.mean()), "sd": float(score.std()), "effect": design_effect(score, time)}
+    return made
 
 
 def _read(holdout: pd.DataFrame, matrix: Matrix) -> _Rows:
@@ -179,31 +180,54 @@ def _return(rows: _Rows) -> Json:
 def _range(rows: _Rows) -> Json:
     residual = rows.label["range"] - rows.forecast["range"]
     mean = _mean(residual, rows, serial=True)
-    apart = residual - mean["value"]
-    now, before = _successive(rows)
-    lag1 = _ratio(float(apart[now] @ apart[before]), float(apart[before] @ apart[before]))
-    lag1 = float(np.clip(lag1, -0.99, 0.99))
-    innovation = apart[now] - lag1 * apart[before] if len(now) > 1 else apart
+    lagged = _lagged(residual - mean["value"], rows)
+    memory = _memory(lagged)
+    innovation = lagged[:, 0] - lagged[:, 1 : len(memory) + 1] @ memory
     limit = normal_score_limit(len(innovation))
-    probabilities = [float(value) for value in _normal_cdf(score_grid(limit))]
+    probabilities = [NormalDist().cdf(value) for value in score_grid(limit)]
     scores = np.maximum.accumulate(np.quantile(innovation, probabilities))
     score = np.interp(innovation, scores, score_grid(limit))
-    part = rows.time[now] if len(now) > 1 else rows.time
     inside = (rows.forecast["range_low"] <= rows.label["range"]) & (rows.label["range"] <= rows.forecast["range_high"])
     lags = _bandwidth(rows)
     return {
         "residual": sketch(residual),
         "mean": mean,
-        "lag1": lag1,
+        "memory": memory.tolist(),
+        "innovation_sd": float(innovation.std()),
         "scores": scores.tolist(),
         "limit": limit,
-        "correlation": _correlation(score, part),
-        "location_effect": _design_effect(score - score.mean(), part, lags, tapered=True),
-        "scale_effect": _design_effect(score**2 - (score**2).mean(), part, lags, tapered=True),
+        "correlation": _correlation(score, rows.time),
+        "location_effect": _design_effect(score - score.mean(), rows.time, lags, tapered=True),
+        "scale_effect": _design_effect(score**2 - (score**2).mean(), rows.time, lags, tapered=True),
         "coverage": _mean(inside.astype(np.float64), rows),
         "loss": _mean(residual**2, rows, serial=True),
         "loss_sd": float((residual**2).std()),
     }
+
+
+def _lagged(values: Floats, rows: _Rows) -> Floats:
+    """Return for every row (n, 1 + `MEMORY`) its value and those before it of the same symbol, newest first, 0 if none."""
+    columns = np.zeros((len(values), 1 + MEMORY))
+    for symbol in range(rows.symbols):
+        at = np.flatnonzero(rows.symbol == symbol)
+        for lag in range(min(1 + MEMORY, len(at))):
+            columns[at[lag:], lag] = values[at[: len(at) - lag]]
+    return columns
+
+
+def _memory(lagged: Floats) -> Floats:
+    """Return the autoregression's coefficients: least squares, of the order with the least BIC."""
+    gram = lagged.T @ lagged
+    n = len(lagged)
+    best, chosen = np.inf, np.zeros(0)
+    for order in range(MEMORY + 1):
+        part = slice(1, order + 1)
+        coefficients = np.linalg.lstsq(gram[part, part], gram[part, 0], rcond=None)[0]
+        left = float(gram[0, 0] - coefficients @ gram[part, 0])
+        criterion = n * np.log(max(left, 1e-300) / n) + order * np.log(n)
+        if criterion < best:
+            best, chosen = criterion, coefficients
+    return np.asarray(chosen, dtype=np.float64)
 
 
 def _sharpness(x: Floats, y: Floats, rows: _Rows, kept: NDArray[np.bool_] | None = None) -> Json:
@@ -238,7 +262,9 @@ def fit_line(x: Floats, y: Floats) -> tuple[Floats, Floats]:
         if float(np.abs(step).max()) < 1e-10:
             break
     p = sigmoid(columns @ found)
-    inverse: Floats = np.linalg.inv((columns * (p * (1 - p))[:, None]).T @ columns + _PRIOR * np.eye(2))
+    inverse = np.asarray(
+        np.linalg.inv((columns * (p * (1 - p))[:, None]).T @ columns + _PRIOR * np.eye(2)), dtype=np.float64
+    )
     return found, inverse
 
 
@@ -253,12 +279,13 @@ def _design_effect(score: Floats, time: Index, lags: int, *, tapered: bool = Fal
     """Return long-run variance of the scores' sum over the variance of independent ones, at least 1.
 
     Scores are summed over the symbols of one time, and the autocovariances of these sums up to `lags` times are added:
-    all in full where labels overlap by that much, `tapered` (Bartlett) where dependence fades out.
+    all in full where labels overlap by that much; `tapered` counts the farther half of them less and less, where
+    dependence fades out (the trapezoid of Politis and Romano 1995).
     """
     sums = np.bincount(time, weights=score)
     total = float(sums @ sums)
     for lag in range(1, min(lags, len(sums) - 1) + 1):
-        weight = 1.0 - lag / (lags + 1.0) if tapered else 1.0
+        weight = min(1.0, 2.0 - 2.0 * lag / (lags + 1.0)) if tapered else 1.0
         total += 2.0 * weight * float(sums[lag:] @ sums[:-lag])
     return max(_ratio(total, float(score @ score), otherwise=1.0), 1.0)
 
@@ -272,22 +299,9 @@ def _correlation(score: Floats, time: Index) -> float:
     return _ratio(float(sums @ sums) - own, pairs * own / max(len(apart), 1))
 
 
-def _successive(rows: _Rows) -> tuple[Index, Index]:
-    """Return positions of rows, and those of the rows before them of the same symbol."""
-    order = np.lexsort((rows.time, rows.symbol))
-    same = rows.symbol[order][1:] == rows.symbol[order][:-1]
-    now, before = order[1:][same], order[:-1][same]
-    by_time = np.argsort(now, kind="stable")
-    return now[by_time], before[by_time]
-
-
 def _bandwidth(rows: _Rows) -> int:
-    """Return over how many times dependence is looked for: the cube root of their number, and what labels share."""
-    return int(np.cbrt(rows.times)) + rows.overlap
-
-
-def _normal_cdf(z: Floats) -> Floats:
-    return np.array([NormalDist().cdf(value) for value in z])
+    """Return over how many times dependence is looked for: twice the cube root of their number, and what labels share."""
+    return 2 * int(np.cbrt(rows.times)) + rows.overlap
 
 
 def _ratio(above: float, below: float, *, otherwise: float = 0.0) -> float:
@@ -295,9 +309,9 @@ def _ratio(above: float, below: float, *, otherwise: float = 0.0) -> float:
 
 
 def _rounded(content: Any) -> Any:
-    """Return `content` with its floats at eight significant digits: enough for any test, the same on any machine."""
+    """Return `content` with its floats at nine significant digits: a float32 comes back exactly, on any machine."""
     if isinstance(content, Mapping):
         return {str(key): _rounded(part) for key, part in content.items()}
     if isinstance(content, list):
         return [_rounded(part) for part in content]
-    return float(f"{content:.8g}") if isinstance(content, float) else content
+    return float(f"{content:.9g}") if isinstance(content, float) else content
