@@ -36,6 +36,8 @@ from tradeloop.monitoring.records import Resolved
 
 _EDGE = 1e-6  # as `ensemble.logit` has it
 _PACKAGED: dict[str, Any] = NEUTRAL.model_dump(mode="json", by_alias=True)
+# Snapshots by their identity: held here too, so that no other takes it over while this is in use.
+_Adapted = dict[int, tuple[Adaptation, Forecast]]
 _SAYS: Mapping[Turn, str] = {
     "proven": "{target}: forecasts better than the bundle as it was packaged; applied",
     "worse": "{target}: forecasts worse than the bundle as it was packaged; taken back",
@@ -99,7 +101,7 @@ class Adapter:
         if self._online is None or not group:
             return []
         forecast = self._bundle.forecast(x) if packaged is None else packaged
-        adapted: dict[int, Forecast] = {}
+        adapted: _Adapted = {}
         snapshots: list[Snapshot] = []
         for i, resolved in enumerate(group):
             if not self._news(resolved):
@@ -217,7 +219,7 @@ class Adapter:
         *,
         i: int,
         rows: Mapping[Target, Row],
-        adapted: dict[int, Forecast],
+        adapted: _Adapted,
     ) -> dict[Target, Turn]:
         """Compare both forecasts of row `i`; `adapted` keeps what a snapshot makes of all rows."""
         asked_at, bar = resolved.prediction.asked_at, resolved.prediction.feature_time
@@ -227,11 +229,12 @@ class Adapter:
         self._candidates = self._candidates[known[-1] :]
         candidate = self._candidates[0][1]
         if id(candidate) not in adapted:
-            adapted[id(candidate)] = candidate.apply(forecast, x)
+            adapted[id(candidate)] = (candidate, candidate.apply(forecast, x))
+        other = adapted[id(candidate)][1]
         turns: dict[Target, Turn] = {}
         for target, track in self._tracks.items():
-            packaged, other, bound = self._losses(target, rows[target], forecast, adapted[id(candidate)], i)
-            turn = track.judge(bar, packaged, other, bound=bound)
+            losses = self._losses(target, rows[target], forecast, other, i)
+            turn = track.judge(bar, losses[0], losses[1], bound=losses[2])
             if turn is not None:
                 turns[target] = turn
         return turns

@@ -13,7 +13,7 @@ from tradeloop.loop.mixing import State, limited
 
 Turn = Literal["proven", "worse", "drift"]
 
-LARGEST_LOSS: Final = 4.0  # to ADWIN, which wants losses in [0, 1]
+LARGEST_LOSS: Final = 8.0  # to ADWIN, which wants losses in [0, 1]
 Forecasts = tuple[float, float, float]
 """Centre, low and high end."""
 
