@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from tradeloop.config import TARGETS, Gate, Target
@@ -133,7 +133,15 @@ def _coverage(evaluation: Json, params: Gate) -> Iterator[Reason]:
         covered = _metric(evaluation, target, "coverage")
         error = None if covered is None or nominal is None else abs(covered - nominal)
         name = f"{target} coverage's distance from nominal"
-        yield _limit(target, "coverage", error, "≤", params.max_coverage_error, name=name)
+        reason = _limit(target, "coverage", error, "≤", params.max_coverage_error, name=name)
+        low, high = (_number(evaluation, "targets", target, "metrics", "coverage", end) for end in ("low", "high"))
+        if not reason.ok and covered is not None and nominal is not None and low is not None and high is not None:
+            # Of two hundred rows five in a hundred more or less are chance.
+            tolerated = low <= nominal + params.max_coverage_error and high >= nominal - params.max_coverage_error
+            shown = f"coverage is {covered:.3f} [{low:.3f}, {high:.3f}]"
+            if tolerated:
+                reason = replace(reason, ok=True, text=f"{target} {shown}, not proven to be {reason.limit:g} off")
+        yield reason
 
 
 def _range(evaluation: Json, params: Gate) -> Iterator[Reason]:
@@ -172,15 +180,16 @@ def _champion(comparison: Comparison | None, params: Gate) -> Iterator[Reason]:
 
 
 def _against_champion(target: Target, comparison: Comparison, tolerance: float) -> Reason:
-    """Fail where the loss is more than the tolerance, as a share, above the champion's."""
+    """Fail where the loss is more than the tolerance, as a share, above the champion's, and proven to be above it."""
     check = "champion"
     losses = comparison.losses.get(target, {})
     ours, theirs = _number(losses, "challenger"), _number(losses, "champion")
     if ours is None or theirs is None or theirs <= 0:
         return Reason(target, check, None, tolerance, False, f"{target}: no loss to compare with the champion's")
     worse = ours / theirs - 1.0
-    ok = worse <= tolerance
     low, high = _number(losses, "difference", "low"), _number(losses, "difference", "high")
+    # A loss that is larger by chance must not keep a challenger from the proof on live outcomes.
+    ok = worse <= tolerance or (low is not None and low <= 0)
     spread = "" if low is None or high is None else f", difference [{low:+.5f}, {high:+.5f}]"
     text = (
         f"{target}: {losses.get('metric')} is {ours:.5f}, champion {comparison.champion} has {theirs:.5f} on the same "
