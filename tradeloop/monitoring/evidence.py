@@ -84,8 +84,7 @@ class Evidence:
     predecessor
         Hash of the champion before this one, if it may be rolled back to.
     skill, calibration
-        What the watches report; an alarm stands while ``alarm`` is true, with ``alarm_seq``, ``changed_at`` (ISO time
-        or null) and ``text``.
+        `SkillMonitor.evidence` and `CalibrationMonitor.evidence`; an alarm stands while ``alarm`` is not null.
     drift
         `tradeloop.monitoring.drift.DriftMonitor.evidence`.
     staleness
@@ -165,9 +164,13 @@ def plain(value: Any) -> Any:
 
 
 def _alarm(part: Part) -> Alarm | None:
-    if not part.get("alarm"):
+    alarm = part.get("alarm")
+    if not alarm:
         return None
-    changed_at = part.get("changed_at")
-    if isinstance(changed_at, str):
-        changed_at = datetime.fromisoformat(changed_at)
-    return Alarm(int(part.get("alarm_seq", 0)), changed_at, str(part.get("text", "")))
+    change = alarm.get("change")
+    figures = [
+        f"{name} {one['value']:.3g} (expected {one['expected']:.3g})"
+        for name, one in (alarm.get("skill") or {}).items()
+    ]
+    text = ", ".join([str(alarm.get("alternative") or "no alternative named"), *figures])
+    return Alarm(int(alarm["seq"]), datetime.fromisoformat(change) if change else None, text)
