@@ -84,7 +84,8 @@ class Evidence:
     predecessor
         Hash of the champion before this one, if it may be rolled back to.
     skill, calibration
-        `SkillMonitor.evidence` and `CalibrationMonitor.evidence`; an alarm stands while ``alarm`` is not null.
+        What the watches report; an alarm stands while ``alarm`` is true, with ``alarm_seq``, ``changed_at`` (ISO time
+        or null) and ``text``.
     drift
         `tradeloop.monitoring.drift.DriftMonitor.evidence`.
     staleness
@@ -164,13 +165,9 @@ def plain(value: Any) -> Any:
 
 
 def _alarm(part: Part) -> Alarm | None:
-    alarm = part.get("alarm")
-    if not alarm:
+    if not part.get("alarm"):
         return None
-    change = alarm.get("change")
-    figures = [
-        f"{name} {one['value']:.3g} (expected {one['expected']:.3g})"
-        for name, one in (alarm.get("skill") or {}).items()
-    ]
-    text = ", ".join([str(alarm.get("alternative") or "no alternative named"), *figures])
-    return Alarm(int(alarm["seq"]), datetime.fromisoformat(change) if change else None, text)
+    changed_at = part.get("changed_at")
+    if isinstance(changed_at, str):
+        changed_at = datetime.fromisoformat(changed_at)
+    return Alarm(int(part.get("alarm_seq", 0)), changed_at, str(part.get("text", "")))
