@@ -58,7 +58,7 @@ class Drift(Block):
 
     rows: Annotated[int, Field(ge=50)] = 250
     min_rows: Annotated[int, Field(ge=30)] = 100
-    every: Count = 10
+    every: Count = 25
     false_discovery: Share = 0.01
     psi: Positive = 0.1
     wasserstein: Positive = 0.2

@@ -10,7 +10,10 @@ from tradeloop.monitoring.evidence import Evidence
 
 
 class DataDrift(Trigger):
-    """Fires while at least `share` of the features have drifted, once an episode; trains on the newest rows."""
+    """Fires while at least `share` of the features have drifted; trains on the newest rows.
+
+    Once an episode, and again when it has come to be twice, three times that share.
+    """
 
     name: ClassVar[str] = "data_drift"
     priority: ClassVar[int] = 40
@@ -22,4 +25,5 @@ class DataDrift(Trigger):
             return None
         since = evidence.drift.get("since")
         reason = f"{evidence.drifted_share:.0%} of the features have drifted ({config.share:.0%} count), since {since}"
-        return self.firing(str(since), reason, newest_window(config.recent_rows, evidence.now, self.params))
+        dedupe = f"{since}:{int(evidence.drifted_share / config.share)}"
+        return self.firing(dedupe, reason, newest_window(config.recent_rows, evidence.now, self.params))
