@@ -4,6 +4,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import Future, wait
 from datetime import UTC, datetime, timedelta
@@ -155,9 +156,17 @@ class TestFollow:
             log.append([prediction(ids[2])]).result(timeout=10)
             for follower in followers:
                 follower.result(timeout=10)
-        with database.read() as connection:
-            assert connection.execute(select(func.count(func.distinct(PredictionRow.logged_at)))).scalar_one() == 1
         assert sorted(stored_ids(database)) == sorted(ids)
+
+    def test_is_not_put_off_by_more_of_the_same(self, database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("tradeloop.prediction_log._FOLLOW_SECONDS", 0.3)
+        with PredictionLog(database) as log:
+            first = log.follow([prediction(made) for made in new_ids(1)])
+            deadline = time.monotonic() + 20
+            while not first.done():
+                assert time.monotonic() < deadline
+                log.follow([prediction(made) for made in new_ids(1)])
+                time.sleep(0.05)
 
     def test_what_cannot_be_written_takes_no_answer_with_it(
         self, database: Database, monkeypatch: pytest.MonkeyPatch

@@ -35,7 +35,8 @@ _SAME_NAMES = (
     *("side", "edge", "arm", "answered", "parent", "latency", "adaptation"),
 )
 
-Batch = tuple[Sequence[Prediction], "Future[None]"]
+Batch = tuple[Sequence[Any], "Future[None]"]
+"""Predictions, or rows in the form that the driver wants, and who waits for them."""
 
 
 def pack(features: NDArray[np.float32]) -> bytes:
@@ -97,7 +98,8 @@ class PredictionLog:
         StoreError
             The log is closed, or 200,000 predictions are waiting: the disk does not keep up.
         """
-        return self._queue(predictions, self._waiting)
+        known = [prediction for prediction in predictions if prediction.id is not None]
+        return self._queue(known, self._waiting)
 
     def follow(self, predictions: Sequence[Prediction]) -> Future[None]:
         """Queue predictions that nobody waits for, as `append`; what is lost in a crash is never written twice.
@@ -107,11 +109,17 @@ class PredictionLog:
         StoreError
             The log is closed, or 20,000 of them are waiting.
         """
-        return self._queue(predictions, self._following)
+        known = [prediction for prediction in predictions if prediction.id is not None]
+        try:  # here, not in the writer's thread: an answer may be waiting there
+            rows = self._rows_of(known)
+        except Exception as error:
+            done: Future[None] = Future()
+            _settle([((), done)], error)
+            return done
+        return self._queue(rows, self._following)
 
-    def _queue(self, predictions: Sequence[Prediction], queue: _Queue) -> Future[None]:
+    def _queue(self, rows: Sequence[Any], queue: _Queue) -> Future[None]:
         done: Future[None] = Future()
-        rows = [prediction for prediction in predictions if prediction.id is not None]
         if not rows:
             done.set_result(None)
             return done
@@ -119,8 +127,10 @@ class PredictionLog:
         with self._wake:
             if self._closed:
                 raise StoreError("the prediction log is closed")
+            first = not queue
             queue.put((rows, done))
-            self._wake.notify()
+            if first:  # more of the same must not put off those who only follow
+                self._wake.notify()
         return done
 
     def close(self) -> None:
@@ -159,8 +169,7 @@ class PredictionLog:
 
     def _write(self, batches: Sequence[Batch], followers: Sequence[Batch]) -> Exception | None:
         """Write everything in one transaction; return why the followers are not part of it, if they are not."""
-        now = datetime.now(UTC)
-        rows = self._rows_of(batches, now)
+        rows = self._rows_of([prediction for known, _ in batches for prediction in known])
         with self._database.driver() as connection:
             try:
                 cursor = connection.cursor()
@@ -168,25 +177,26 @@ class PredictionLog:
                     cursor.execute("BEGIN IMMEDIATE")
                 if rows:
                     cursor.executemany(self._insert.text, rows)
-                missed = self._add(cursor, followers, now) if followers else None
+                missed = self._add(cursor, followers) if followers else None
                 connection.commit()
             except BaseException:
                 connection.rollback()
                 raise
         return missed
 
-    def _add(self, cursor: DBAPICursor, followers: Sequence[Batch], now: datetime) -> Exception | None:
+    def _add(self, cursor: DBAPICursor, followers: Sequence[Batch]) -> Exception | None:
         """Write the followers within the transaction; whatever is wrong with them, the rest of it stays whole."""
         cursor.execute("SAVEPOINT followers")
         try:
-            cursor.executemany(self._insert.text, self._rows_of(followers, now))
+            cursor.executemany(self._insert.text, [row for rows, _ in followers for row in rows])
         except Exception as error:
             cursor.execute("ROLLBACK TO SAVEPOINT followers")
             return error
         return None
 
-    def _rows_of(self, batches: Sequence[Batch], now: datetime) -> list[Any]:
-        return [self._insert.row(_values(prediction, now)) for rows, _ in batches for prediction in rows]
+    def _rows_of(self, predictions: Sequence[Prediction]) -> list[Any]:
+        now = datetime.now(UTC)
+        return [self._insert.row(_values(prediction, now)) for prediction in predictions]
 
 
 def _settle(batches: Sequence[Batch], error: BaseException | None = None) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from tradeloop.cli.inspect import market_now
-from tradeloop.cli.output import Json, actor, day_and_time, opened, project, show_json, show_table
+from tradeloop.cli.output import Json, actor, day_and_time, moment, opened, project, show_json, show_table
 from tradeloop.errors import StoreError
 
 Limit = Annotated[int, typer.Option(min=1, max=1000, help="At most so many entries.")]
@@ -22,16 +22,19 @@ def performance(
     arm: Annotated[str | None, typer.Option(help="champion, shadow, canary, ab or *.")] = None,
     regime: Annotated[str | None, typer.Option(help="low, normal, high, unknown or *.")] = None,
     window: Annotated[str | None, typer.Option(help="n:200, t:30d, ...")] = None,
+    since: Annotated[str | None, typer.Option(help="Every window from an ISO time (UTC offset) on.")] = None,
+    limit: Limit = 1000,
     as_json: Json = False,
 ) -> None:
     """Show live performance: the newest windows, ``*`` standing for all."""
     from tradeloop.monitoring.queries import performance as ask
 
     layout, params = project()
-    chosen = {"symbol": symbol, "model": model, "arm": arm, "regime": regime, "window": window}
-    filters = {name: value for name, value in chosen.items() if value is not None}
+    filters: dict[str, Any] = {"symbol": symbol, "model": model, "arm": arm, "regime": regime, "window": window}
+    filters |= {"since": moment(since, "--since") if since else None, "limit": limit}
     with opened(layout, params) as (database, _):
-        found = {"market": params.market, "windows": ask(database, params.market, **filters)}
+        windows = ask(database, params.market, **filters)
+    found = {"market": params.market, "windows": windows}
     if as_json:
         show_json(found)
         return
@@ -40,7 +43,7 @@ def performance(
             *(w["model"][:12], w["symbol"], w["regime"], w["arm"], w["window"], day_and_time(w["as_of"]), w["count"]),
             *(_number(w["metrics"].get(name)) for name in _METRICS),
         )
-        for w in found["windows"]
+        for w in windows
     ]
     columns = ("model", "symbol", "regime", "arm", "window", "as of (UTC)", "n", *_METRICS)
     show_table(columns, rows, title=f"live performance on {params.market}")

@@ -13,6 +13,7 @@ from typing import Any
 from sqlalchemy import Connection, RowMapping, func, select
 
 from tradeloop.errors import ConfigError
+from tradeloop.monitoring.queries import summary
 from tradeloop.registry import Registry
 from tradeloop.state.database import Database
 from tradeloop.state.jobs import JobQueue
@@ -21,8 +22,6 @@ from tradeloop.state.tables import (
     HeartbeatRow,
     JobRow,
     ModelEventRow,
-    OutcomeTotalRow,
-    PendingRow,
     RetrainingLogRow,
 )
 from tradeloop.version_facts import read_facts
@@ -30,6 +29,7 @@ from tradeloop.version_facts import read_facts
 MOST = 1000
 """Entries that one answer may hold."""
 
+_ENDS = ("resolved", "expired", "void", "pending")
 _ALARMS = ("skill", "calibration")
 _NEWEST = 5
 
@@ -46,6 +46,8 @@ def status(database: Database, market: str, *, clock: str, now: datetime | None)
     """
     lifecycle = Registry(database, market).state()
     champion = lifecycle.champion
+    totals = summary(database, market)
+    predictions = {"total": totals["logged"]} | {name: totals[name] for name in _ENDS}
     with database.read() as connection:
         jobs = _counts(connection, JobRow, market, JobRow.state)
         decisions = _newest(connection, RetrainingLogRow, market)
@@ -54,7 +56,7 @@ def status(database: Database, market: str, *, clock: str, now: datetime | None)
             "clock": {"mode": clock, "now": _text(now)},
             "champion": champion.to_dict() if champion else None,
             "challengers": [route.to_dict() for route in lifecycle.routes],
-            "predictions": _predictions(connection, market),
+            "predictions": predictions,
             "jobs": {state: jobs.get(state, 0) for state in ("queued", "running", "failed", "succeeded", "cancelled")},
             "diagnosis": _diagnosis(connection, market),
             "alarms": _alarms(decisions[0]["evidence"]) if decisions else [],
@@ -141,17 +143,6 @@ def parse_cursor(text: str) -> tuple[int, int]:
     if not (dot and event.isdecimal() and decision.isdecimal() and len(text) <= 40):
         raise ConfigError(f"after must be the `next` of an earlier answer, such as 12.30, or 0.0, got {text[:40]!r}")
     return int(event), int(decision)
-
-
-def _predictions(connection: Connection, market: str) -> Entry:
-    """Return how predictions ended; each is pending or has one outcome, so nobody counts the predictions."""
-    totals = OutcomeTotalRow.__table__
-    ended = select(totals.c.status, totals.c["count"]).where(totals.c.market == market)
-    counts = {status: int(count) for status, count in connection.execute(ended)}
-    waiting = select(func.count()).select_from(PendingRow).where(PendingRow.market == market)
-    counts["pending"] = int(connection.execute(waiting).scalar_one())
-    found = {name: counts.get(name, 0) for name in ("resolved", "expired", "void", "pending")}
-    return {"total": sum(counts.values()), **found}
 
 
 def _counts(connection: Connection, of: Any, market: str, column: Any) -> dict[str, int]:

@@ -143,6 +143,11 @@ class Engine:
         """The parameters that the service started with."""
         return self._params
 
+    @property
+    def telemetry(self) -> Telemetry:
+        """Where the service counts."""
+        return self._telemetry
+
     def clock(self) -> tuple[str, datetime | None]:
         """Return the market's clock: its mode, and its time, None where a replayed market has no bar yet."""
         clock = self._started().features.clock

@@ -64,6 +64,5 @@ def answer(content: Any, status: int = 200) -> Response:
 
 def body_of(model: type[BaseModel]) -> dict[str, Any]:
     """Return what OpenAPI says of a route's body."""
-    schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
-    schema.pop("$defs", None)
+    schema = model.model_json_schema()
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}

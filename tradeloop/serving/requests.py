@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -15,6 +15,12 @@ MAX_BODY = 1 << 20
 
 _YEARS = (1900, 2200)
 _SHOWN = 80
+_RULES = {
+    "string_type": "a string",
+    "float_type": "a number",
+    "finite_number": "finite",
+    "greater_than": "above zero",
+}
 _LONGEST = 64
 
 
@@ -79,6 +85,8 @@ class PerformanceQuery(_Query):
     arm: Literal["champion", "shadow", "canary", "ab", "*"] | None = None
     regime: Literal["low", "normal", "high", "unknown", "*"] | None = None
     window: Annotated[Name | None, Field(examples=["n:200", "t:30d"])] = None
+    since: Annotated[AwareDatetime | None, Field(description="Every window from then on, not only the newest.")] = None
+    limit: Limit = 1000
 
 
 class ExperimentsQuery(_Query):
@@ -105,7 +113,7 @@ class NoQuery(_Query):
     """Nothing to choose."""
 
 
-R = TypeVar("R", bound=_Request)
+R = TypeVar("R", bound=BaseModel)
 Q = TypeVar("Q", bound=_Query)
 
 
@@ -123,7 +131,7 @@ def parse(model: type[R], body: bytes) -> R:
         problem = error.errors(include_url=False)[0]
     if problem["type"] == "json_invalid":
         raise RequestError(400, f"the body must be JSON: {problem['ctx']['error']}")
-    raise RequestError(422, _explain(model, problem))
+    raise RequestError(422, explain(model, problem))
 
 
 def parse_query(model: type[Q], given: Sequence[tuple[str, str]]) -> Q:
@@ -143,6 +151,8 @@ def parse_query(model: type[Q], given: Sequence[tuple[str, str]]) -> Q:
         raise RequestError(422, f"{name} must be {context['expected']}, got {got}")
     if name == "limit":
         raise RequestError(422, f"limit must be a whole number from 1 to 1000, got {got}")
+    if name == "since":
+        raise RequestError(422, f"since must be an ISO time with its UTC offset (2013-02-28T21:00:00Z), got {got}")
     if name == "after":
         raise RequestError(422, f"after must be the `next` of an earlier answer, such as 12.30, or 0.0, got {got}")
     raise RequestError(422, f"{name} must have 1 to {_LONGEST} characters, got {got}")
@@ -175,7 +185,7 @@ def _in_utc(moment: datetime) -> datetime:
     return moment.astimezone(UTC)
 
 
-def _explain(model: type[_Request], problem: ErrorDetails) -> str:
+def explain(model: type[BaseModel], problem: ErrorDetails) -> str:
     """Return one line that names the key, the rule and the value."""
     kind, where = problem["type"], problem["loc"]
     name = f"{where[0]}[{where[1]}]" if len(where) > 1 else str(where[0]) if where else "the body"
@@ -185,16 +195,26 @@ def _explain(model: type[_Request], problem: ErrorDetails) -> str:
         return f"unknown key {name!r} (known: {', '.join(model.model_fields)})"
     if kind == "missing":
         return f"{name} is missing (known: {', '.join(model.model_fields)})"
-    if name == "symbols":
-        return "symbols must name at least one symbol" if kind == "too_short" else f"symbols must be a list, got {got}"
+    if name in ("symbols", "fills"):
+        return _list_rule(name, kind, context, got)
     if kind in ("string_too_long", "string_too_short"):
         rule = "at least 1" if kind == "string_too_short" else f"at most {context['max_length']}"
         return f"{name} must have {rule} character{'' if rule.endswith(' 1') else 's'}, got {got}"
-    if kind == "string_type":
-        return f"{name} must be a string, got {got}"
-    if name == "as_of":
-        return f"as_of must be an ISO time with its UTC offset (2013-02-28T21:00:00Z), got {got}"
+    if kind in _RULES:
+        return f"{name} must be {_RULES[kind]}, got {got}"
+    if "expected" in context:
+        return f"{name} must be {context['expected']}, got {got}"
+    if kind.startswith(("datetime", "timezone")):
+        return f"{name} must be an ISO time with its UTC offset (2013-02-28T21:00:00Z), got {got}"
     return f"{name} must be an object with the keys {', '.join(model.model_fields)}, got {got}"
+
+
+def _list_rule(name: str, kind: str, context: Mapping[str, Any], got: str) -> str:
+    if kind == "too_short":
+        return f"{name} must name at least one {name.removesuffix('s')}"
+    if kind == "too_long":
+        return f"{name} may name at most {context['max_length']}, got {context['actual_length']}"
+    return f"{name} must be a list, got {got}"
 
 
 def _shown(value: Any) -> str:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 from datetime import datetime
+from typing import Any
 
 from tradeloop.config import Params
 from tradeloop.monitoring.overview import status
+from tradeloop.monitoring.queries import ALL, performance
 from tradeloop.serving.gauges import Gauges
 from tradeloop.serving.incidents import Incidents
 from tradeloop.state.database import Database
@@ -44,4 +46,10 @@ class Upkeep:
 
         self._incidents.flush(write)
         shown = status(database, self._market, clock=mode, now=now)
-        self._gauges.show(shown, [])
+        champion = shown["champion"]
+        windows = [] if champion is None else self._windows(database, champion["hash"])
+        self._gauges.show(shown, windows)
+
+    def _windows(self, database: Database, model: str) -> list[dict[str, Any]]:
+        """Return a model's newest windows over all symbols and regimes, of the answers that it gave as champion."""
+        return performance(database, self._market, model=model, symbol=ALL, regime=ALL, arm="champion")
