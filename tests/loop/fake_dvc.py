@@ -17,7 +17,7 @@ CONTROL = Path(os.environ.get("FAKE_DVC", "."))
 MODEL = "ab" * 32
 
 
-def repro() -> int:
+def repro(target: str) -> int:
     """Behave as told; write what the package stage would."""
     path = CONTROL / "behaviour"
     behaviour = path.read_text() if path.exists() else "pass"
@@ -36,7 +36,7 @@ def repro() -> int:
         print("OSError: [Errno 28] No space left on device: 'data/models'")
         print("ERROR: failed to reproduce 'train': failed to run: python -m stages.train, exited with 1")
         return 255
-    if behaviour == "refuse":
+    if behaviour in ("refuse", f"refuse {target}"):
         print("train: the training matrix has no rows")
         print("ERROR: failed to reproduce 'train': failed to run: python -m stages.train, exited with 1")
         return 255
@@ -60,7 +60,7 @@ def main(arguments: list[str]) -> int:
         print(Path.cwd() / ".dvc" / "cache")
         return 0
     if arguments[0] == "repro":
-        return repro()
+        return repro(arguments[-1])
     head = subprocess.run(["git", "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
     ref = f"refs/exps/{head[:2]}/{head[2:]}/{arguments[arguments.index('--name') + 1]}"
     subprocess.run(["git", "update-ref", ref, "HEAD"], check=True)

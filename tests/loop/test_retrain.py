@@ -68,15 +68,15 @@ class TestSuccess:
         content = "market: mine\nmarkets:\n  mine:\n    source: files\n    symbols: [A]\n    calendar: XNYS\n"
         content += "    interval: 1d\n    files: {path: bars}\nseed: 1\nfeatures: {families: [trend]}\n"
         (repository.root / "params.yaml").write_text(content)
-        repository.behave("refuse")
         used = bench(backoff="1m")
-        used.ask()
-        used.until_ended()
-        repository.behave("pass")
-        used.until_ended(NIGHT + timedelta(minutes=1))
+        used.ask(max_attempts=3)
+        for minute, behaviour in enumerate(["refuse ingest", "refuse package", "pass"]):
+            repository.behave(behaviour)
+            used.until_ended(NIGHT + timedelta(minutes=2 * minute))
         repro = [call for call in repository.calls() if call.startswith("repro")]
         forced = "repro --single-item --force config ingest"
-        assert repro == [forced, forced, "repro package"]  # the first was refused; what was read is not read again
+        # The first was refused; what was read is not read again.
+        assert repro == [forced, forced, "repro package", "repro package"]
 
 
 def test_a_package_from_the_cache_is_registered_all_the_same(bench: Make, repository: Repository) -> None:
