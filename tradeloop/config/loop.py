@@ -119,16 +119,53 @@ class Adapt(Block):
 
 
 class Feedback(Block):
-    """What the bot's fills teach about costs."""
+    """What the bot's fills teach about costs.
 
-    min_fills: Count = 30
+    Attributes
+    ----------
+    min_fills, window
+        Below so many fills nothing is concluded; the newest `window` count.
+    max_factor
+        The most by which one retraining may change the cost, or the threshold.
+    max_cost_bps, max_threshold
+        Bounds of both.
+    """
+
+    min_fills: Annotated[int, Field(ge=10)] = 30
+    window: Annotated[int, Field(ge=10)] = 500
+    confidence: Share = 0.95
+    max_factor: Annotated[float, Field(gt=1)] = 2.0
+    max_cost_bps: Annotated[float, Field(gt=0, le=1000)] = 100.0
+    max_threshold: Annotated[float, Field(gt=0, lt=0.5)] = 0.1
 
 
 class Paper(Block):
-    """The reference bot and its simulated exchange."""
+    """The reference bot and its simulated exchange; shares are of equity, costs in basis points of traded value.
+
+    Attributes
+    ----------
+    max_position, max_exposure
+        The most that one symbol, and all together, may weigh.
+    participation
+        The most of a bar's volume that one order gets.
+    fee_bps, slippage_bps
+        Fee, and mean slippage against the order; the slippage of each fill is drawn, exponentially distributed.
+    poll
+        Wall seconds between looks for a new bar, on the live clock.
+    patience
+        Wall seconds for which a question is tried again before the bot stops.
+    """
 
     cash: Positive = 100_000.0
     stop_drawdown: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    max_position: Annotated[float, Field(gt=0, le=1)] = 0.25
+    max_exposure: Annotated[float, Field(gt=0, le=1)] = 1.0
+    allow_short: bool = True
+    participation: Annotated[float, Field(gt=0, le=1)] = 0.05
+    fee_bps: Annotated[float, Field(ge=0, le=1000)] = 1.0
+    slippage_bps: Annotated[float, Field(ge=0, le=1000)] = 2.0
+    poll: Positive = 5.0
+    patience: Positive = 60.0
 
 
 class Simulate(Block):
