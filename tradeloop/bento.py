@@ -10,8 +10,7 @@ from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 
-from tradeloop.bundle import VERSION_LENGTH
-from tradeloop.bundle_store import BundleStore, bentoml_home, install
+from tradeloop.bundle_store import BundleStore, bentoml_home, install, lock_of
 from tradeloop.config import Params
 from tradeloop.errors import BundleError, StoreError
 from tradeloop.layout import Layout
@@ -37,7 +36,7 @@ def build_bento(layout: Layout, params: Params, bundle_hash: str) -> str:
         The service, its requirements or the bundle are not there, or BentoML refuses.
     """
     store = BundleStore(layout, params)
-    tag, release = store.tag(bundle_hash), bundle_hash[:VERSION_LENGTH]
+    tag = store.tag(bundle_hash)
     try:
         bundle = verify(store.folder(bundle_hash), expect=bundle_hash).files
     except BundleError as error:
@@ -45,12 +44,12 @@ def build_bento(layout: Layout, params: Params, bundle_hash: str) -> str:
     content = {name: (layout.root / name).read_bytes() for name in included(layout.root)}
     content |= {f"{BAKED}/{name}": body for name, body in bundle.items()}
     mark = _digest(content)
-    home = layout.bentoml / "bentos" / store.name
-    with file_lock(layout.bentoml / ".bentos.lock"):
-        if not _is_built(home / release, content, mark):
-            with bentoml_home(layout) as staging:
+    folder = store.bento_folder(bundle_hash)
+    with file_lock(lock_of(layout, "bentos")):
+        if not _is_built(folder, content, mark):
+            with bentoml_home(layout, "bentos") as staging:
                 _build(staging, content, tag=tag, labels={"market": params.market, _MARK: mark})
-                install(staging / "bentos" / store.name, home, release)
+                install(staging / "bentos" / store.name, folder.parent, folder.name)
     return tag
 
 

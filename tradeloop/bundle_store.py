@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 from tradeloop.atomic import write_bytes
 from tradeloop.bundle import VERSION_LENGTH, Bundle
@@ -20,6 +21,8 @@ from tradeloop.errors import BundleError
 from tradeloop.layout import Layout
 from tradeloop.manifest import Verified, verify
 from tradeloop.state.feast_repo import file_lock
+
+Kind = Literal["models", "bentos"]
 
 _FOLDER = "bundle"
 
@@ -39,6 +42,10 @@ class BundleStore:
     def folder(self, bundle_hash: str) -> Path:
         """Return where a bundle lies, or would lie, in the model store."""
         return self._models / bundle_hash[:VERSION_LENGTH] / _FOLDER
+
+    def bento_folder(self, bundle_hash: str) -> Path:
+        """Return where a bundle's Bento lies, or would lie."""
+        return self._layout.bentoml / "bentos" / self.name / bundle_hash[:VERSION_LENGTH]
 
     def has(self, bundle_hash: str) -> bool:
         """Return whether the store has the bundle, whole and unchanged."""
@@ -66,13 +73,28 @@ class BundleStore:
     def put(self, files: Verified) -> str:
         """Store a bundle and return its tag; what an interrupted attempt left, or someone edited, is replaced."""
         tag = self.tag(files.hash)
-        with file_lock(self._layout.bentoml / ".lock"):
+        with file_lock(lock_of(self._layout, "models")):
             described = (self.folder(files.hash).parent / "model.yaml").is_file()
             if not (described and self.has(files.hash)):
-                with bentoml_home(self._layout) as staging:
+                with bentoml_home(self._layout, "models") as staging:
                     self._make(files, staging)
                     install(staging / self.name, self._models, files.hash[:VERSION_LENGTH])
         return tag
+
+    def size(self, bundle_hash: str) -> int:
+        """Return how many bytes a bundle and its Bento take in the store."""
+        folders = (self.folder(bundle_hash).parent, self.bento_folder(bundle_hash))
+        return sum(path.lstat().st_size for folder in folders for path in folder.rglob("*") if path.is_file())
+
+    def delete(self, bundle_hash: str) -> None:
+        """Delete a bundle and its Bento; each is gone at once, whole. What is not there is no error."""
+        items: tuple[tuple[Kind, Path], ...] = (
+            ("bentos", self.bento_folder(bundle_hash)),
+            ("models", self.folder(bundle_hash).parent),
+        )
+        for kind, folder in items:
+            with file_lock(lock_of(self._layout, kind)):
+                remove(folder, beside=self._layout.bentoml / "tmp" / f"staging-{kind}.deleted")
 
     def restore(self, bundle_hash: str) -> None:
         """Put the pipeline's last bundle into the store; raise BundleError unless it is the one asked for."""
@@ -96,11 +118,17 @@ class BundleStore:
             files.write(Path(model.path_of(_FOLDER)))
 
 
+def lock_of(layout: Layout, kind: Kind) -> Path:
+    """Return the file to lock while models, or Bentos, are made or deleted."""
+    return layout.bentoml / {"models": ".lock", "bentos": ".bentos.lock"}[kind]
+
+
 @contextmanager
-def bentoml_home(layout: Layout) -> Iterator[Path]:
+def bentoml_home(layout: Layout, kind: Kind) -> Iterator[Path]:
     """Make BentoML use `layout`'s home, and yield an empty folder on the same file system to make new items in.
 
-    BentoML itself reads its home from the environment, once a process.
+    Whoever holds the lock of a kind clears away what a crash left of that kind. BentoML itself reads its home from the
+    environment, once a process.
     """
     os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
     from bentoml._internal.configuration.containers import BentoMLContainer
@@ -110,9 +138,9 @@ def bentoml_home(layout: Layout) -> Iterator[Path]:
     temporary = home / "tmp"
     for folder in (home / "models", home / "bentos", temporary):
         folder.mkdir(parents=True, exist_ok=True)
-    for leftover in temporary.glob("staging.*"):
+    for leftover in temporary.glob(f"staging-{kind}.*"):
         shutil.rmtree(leftover, ignore_errors=True)
-    with tempfile.TemporaryDirectory(prefix="staging.", dir=temporary) as name:
+    with tempfile.TemporaryDirectory(prefix=f"staging-{kind}.", dir=temporary) as name:
         store = ModelStore(home / "models")
         with BentoMLContainer.bentoml_home.patch(str(home)), BentoMLContainer.model_store.patch(store):
             yield Path(name)
@@ -127,6 +155,22 @@ def install(staged: Path, store: Path, version: str) -> None:
         target.rename(staged / f"{version}.replaced")
     (staged / version).rename(target)
     write_bytes(store / "latest", version.encode())
+
+
+def remove(item: Path, *, beside: Path) -> None:
+    """Delete an item of BentoML's store by way of a name beside the store; the newest that is left is ``latest``."""
+    shutil.rmtree(beside, ignore_errors=True)
+    if item.exists():
+        beside.parent.mkdir(parents=True, exist_ok=True)
+        item.rename(beside)
+    latest = item.parent / "latest"
+    if latest.is_file() and latest.read_text(encoding="utf-8").strip() == item.name:
+        left = sorted((other for other in item.parent.iterdir() if other.is_dir()), key=lambda o: o.stat().st_mtime)
+        if left:
+            write_bytes(latest, left[-1].name.encode())
+        else:
+            latest.unlink()
+    shutil.rmtree(beside, ignore_errors=True)
 
 
 def _flush(folder: Path) -> None:

@@ -9,7 +9,7 @@ import sys
 
 import typer
 
-from tradeloop.cli import inspect, ml, models, serving
+from tradeloop.cli import inspect, ml, models, serving, versions
 from tradeloop.errors import TradeloopError
 
 app = typer.Typer(
@@ -21,11 +21,13 @@ app = typer.Typer(
 )
 for command in (
     *(inspect.status, inspect.gate, inspect.features, inspect.version),
-    *(models.models, models.events, models.promote, models.rollback),
+    *(models.models, models.events, models.served, models.promote, models.rollback, models.stage, models.unstage),
+    *(models.demote, models.quarantine, models.archive, versions.compare, versions.cleanup, versions.export),
     *(ml.performance, ml.experiments, ml.retrain, ml.jobs, ml.decisions),
     *(serving.serve, serving.predict, serving.replay, serving.publish),
 ):
     app.command()(command)
+app.command("import")(versions.bring_in)  # a word that Python keeps to itself
 
 
 def main() -> None:

@@ -6,7 +6,7 @@ import getpass
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tradeloop.config import Params, load_params
+from tradeloop.errors import ConfigError
 from tradeloop.layout import Layout
 from tradeloop.registry import Registry
 from tradeloop.state.database import Database, database_url
@@ -75,6 +76,23 @@ def day_and_time(moment: datetime | str | None) -> str | None:
     if isinstance(moment, str):
         moment = datetime.fromisoformat(moment)
     return moment.strftime("%Y-%m-%d %H:%M:%S")
+
+
+def moment(text: str, name: str) -> datetime:
+    """Return the time that an argument gives, in UTC.
+
+    Raises
+    ------
+    ConfigError
+        It is no ISO time with an offset; `name` says which argument.
+    """
+    try:
+        parsed = datetime.fromisoformat(text)
+    except ValueError:
+        raise ConfigError(f"{name} must be an ISO time (2013-02-28T21:00:00Z), got {text!r}") from None
+    if parsed.tzinfo is None:
+        raise ConfigError(f"{name} must carry its UTC offset (2013-02-28T21:00:00Z), got {text!r}")
+    return parsed.astimezone(UTC)
 
 
 def _console() -> Console:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from tradeloop.cli.output import Json, day_and_time, opened, project, show_facts, show_json, show_table
+from tradeloop.cli.output import Json, day_and_time, moment, opened, project, show_facts, show_json, show_table
 from tradeloop.config import Params, parse_interval
-from tradeloop.errors import ConfigError, RegistryError, StoreError, TradeloopError
+from tradeloop.errors import RegistryError, StoreError, TradeloopError
 from tradeloop.layout import HOME_VARIABLE, Layout
 
 URL = "http://127.0.0.1:3000"
@@ -138,7 +137,7 @@ def _predict_here(symbols: list[str], as_of: str | None) -> dict[str, Any]:
     from tradeloop.serving.features import FeatureReader
 
     layout, params = project()
-    moment = _moment(as_of)
+    at = moment(as_of, "--as-of") if as_of else None
     with opened(layout, params) as (database, registry):
         champion = registry.champion()
         if champion is None:
@@ -146,7 +145,7 @@ def _predict_here(symbols: list[str], as_of: str | None) -> dict[str, Any]:
         bundle = BundleStore(layout, params).get(champion.hash)
         reader = FeatureReader(layout, params)
         reader.prepare(bundle.schema)
-        asked = reader.as_of(symbols, bundle.schema, moment) if moment else reader.read(symbols, bundle.schema)
+        asked = reader.as_of(symbols, bundle.schema, at) if at else reader.read(symbols, bundle.schema)
         max_age, mode = parse_interval(params.active.max_age), reader.clock.mode
         predictions = Predictor(bundle).predict(symbols, asked.rows, now=asked.now, max_age=max_age, clock=mode)
         with PredictionLog(database) as log:
@@ -158,18 +157,6 @@ def _predict_here(symbols: list[str], as_of: str | None) -> dict[str, Any]:
         "model": {"version": champion.version, "hash": champion.hash, "source": "registry"},
         "predictions": [entry(prediction) for prediction in predictions],
     }
-
-
-def _moment(as_of: str | None) -> datetime | None:
-    if as_of is None:
-        return None
-    try:
-        moment = datetime.fromisoformat(as_of)
-    except ValueError:
-        raise ConfigError(f"--as-of must be an ISO time (2013-02-28T21:00:00Z), got {as_of!r}") from None
-    if moment.tzinfo is None:
-        raise ConfigError(f"--as-of must carry its UTC offset (2013-02-28T21:00:00Z), got {as_of!r}")
-    return moment.astimezone(UTC)
 
 
 def _show_answer(answer: dict[str, Any]) -> None:
