@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,9 @@ from tradeloop.loop.snapshots import Snapshot, append, logged_features
 from tradeloop.loop.watch import ChampionWatch, Part
 from tradeloop.monitoring.evidence import RegimeNow
 from tradeloop.monitoring.feed import BarFeed, Version
+from tradeloop.monitoring.performance import PerformanceBook, Replay
 from tradeloop.monitoring.records import Resolved
+from tradeloop.monitoring.scorecard import MarketFacts
 from tradeloop.predictor import Prediction
 from tradeloop.state.adaptations import AdaptationStore
 from tradeloop.state.database import Database
@@ -43,6 +45,8 @@ class Followed:
         self._bundle_of = bundle_of
         self._store = AdaptationStore(database, params.market)
         self._regime = MarketRegime()
+        self._book = PerformanceBook(params.performance, MarketFacts.of(params))
+        self._written = 0
         self._watch: ChampionWatch | None = None
         self._adapter: Adapter | None = None
         self._features: dict[str, NDArray[np.float32]] = {}
@@ -78,14 +82,15 @@ class Followed:
         if len(self._features) > _KEPT:
             self._features.clear()
         self._features.update((one.id, one.features) for one in fresh if one.id is not None)
+        for one in fresh:
+            self._see(one.symbol, one.feature_time)
 
     def update(self, batch: Sequence[Resolved]) -> None:
         """Take the outcomes of one feature time, of all models."""
         self._regime.update(batch)
         for one in batch:
-            at = one.prediction.feature_time
-            if at is not None:
-                self._newest[one.prediction.symbol] = max(at, self._newest.get(one.prediction.symbol, at))
+            self._book.update(one)
+            self._see(one.prediction.symbol, one.prediction.feature_time)
         own = [one for one in batch if self._watch and one.prediction.model == self._watch.bundle.hash]
         rows = self._rows([one.prediction.id for one in own])
         for one in batch:
@@ -97,7 +102,9 @@ class Followed:
             self.snapshots += self._adapter.update(own, rows)
 
     def restated(self, revised: Sequence[Resolved]) -> None:
-        """Correct what can be corrected; watches and adaptation go by what was known when they decided."""
+        """Correct the windows; watches and adaptation go by what was known when they decided."""
+        for one in revised:
+            self._book.restate(one)
 
     def newest(self, symbol: str) -> datetime | None:
         """Return the newest feature time of a symbol that was forecast from."""
@@ -108,10 +115,8 @@ class Followed:
         version = feed.version(symbol)
         known = self._closes.get(symbol)
         if known is None or known[0] != version:
-            bars = feed.bars(symbol)
-            from tradeloop.bars import from_times
-
-            at = from_times(bars.timestamp[-1:]).iloc[0].to_pydatetime() if len(bars) else None
+            times = feed.bars(symbol).timestamp
+            at = times[-1].item().replace(tzinfo=UTC) if len(times) else None
             known = self._closes[symbol] = (version, at)
         return known[1]
 
@@ -129,10 +134,13 @@ class Followed:
 
     def due(self) -> bool:
         """Return whether there is something to write."""
-        return bool(self.snapshots)
+        return bool(self.snapshots) or self._book.seq - self._written >= self._params.performance.every
 
-    def write(self, connection: Connection) -> None:
+    def write(self, connection: Connection, now: datetime) -> None:
         """Write what has come up since the last time, in the caller's transaction."""
+        if self._book.seq - self._written >= self._params.performance.every:
+            self._book.write(connection, self._params.market, now)
+            self._written = self._book.seq
         if self.snapshots and self._watch is not None:
             append(self._store, self._watch.bundle.hash, self.snapshots, connection)
         self.snapshots = []
@@ -141,13 +149,22 @@ class Followed:
         """Return what `restore` needs."""
         return {
             "regime": self._regime.state(),
+            "book": self._book.state(),
             "newest": {symbol: at.isoformat() for symbol, at in self._newest.items()},
             "watch": self._watch.state() if self._watch else None,
             "adapter": self._adapter.state() if self._adapter else None,
         }
 
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from `state`; a watch of another champion, or of other parameters, begins empty."""
+    def restore(self, state: Mapping[str, Any], replay: Replay) -> None:
+        """Go on from `state`; a watch of another champion, or of other parameters, begins empty.
+
+        Parameters
+        ----------
+        replay
+            Yields the resolved predictions after an outcome's number, in order.
+        """
+        self._book.restore(state["book"], replay)
+        self._written = self._book.seq
         self._regime.restore(state["regime"])
         self._newest = {symbol: datetime.fromisoformat(at) for symbol, at in state["newest"].items()}
         watch, adapter = state["watch"], state["adapter"]
@@ -159,6 +176,10 @@ class Followed:
         except ValueError:
             bundle = self._watch.bundle
             self._watch, self._adapter = ChampionWatch(bundle, self._params), Adapter(bundle, self._params.adapt)
+
+    def _see(self, symbol: str, at: datetime | None) -> None:
+        if at is not None:
+            self._newest[symbol] = max(at, self._newest.get(symbol, at))
 
     def _rows(self, ids: Sequence[str]) -> NDArray[np.float32]:
         """Return the feature rows of predictions, from memory or from the log."""

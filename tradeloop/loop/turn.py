@@ -160,11 +160,11 @@ class Loop:
         firings = check_all(self._triggers, evidence)
         decisions = self._decider.decide(evidence, diagnosis, firings, history=self._queue.jobs)
         actions = self._rollout.advance(now)
-        queued = self._write(now, decisions, actions)
+        queued = self._write(decisions, actions)
         done = [self._rollout.execute(action) for action in actions]
         for decision in decisions:
             if decision.supersedes is not None:
-                self._queue.cancel(decision.supersedes, reason=f"superseded: {decision.reason}")
+                self._queue.cancel(decision.supersedes, actor="loop", reason=f"superseded: {decision.reason}")
         return Turn(now, len(resolved), diagnosis, evidence, decisions, queued, trained, done)
 
     def rollout(self) -> dict[str, Any]:
@@ -183,7 +183,7 @@ class Loop:
             self._seq = memory["loop"].outcome_seq
             self._decider.restore(memory["decisions"].content)
             self._rollout.restore(memory["rollout"].content)
-            self._followed.restore(memory["followed"].content)
+            self._followed.restore(memory["followed"].content, self._resolver.replay)
         self._remembered = self._seq
         self._feed(list(self._resolver.replay(self._seq)))
 
@@ -253,7 +253,7 @@ class Loop:
                 self._last_training = LastTraining(jobs[0].market_time, jobs[0].state)
         return self._last_training
 
-    def _write(self, now: datetime, decisions: list[Decision], actions: list[Action]) -> list[Job]:
+    def _write(self, decisions: list[Decision], actions: list[Action]) -> list[Job]:
         """Write what was decided, and the memory, in one transaction."""
         news = bool(decisions or actions or self._followed.snapshots)
         if not news and self._seq - self._remembered < REMEMBER_EVERY and not self._followed.due():
@@ -261,7 +261,7 @@ class Loop:
         rows = [*decisions, *(action.decision() for action in actions)]
         with self._parts.database.write(f"tradeloop.loop.{self._params.market}") as connection:
             made = write(connection, rows, queue=self._queue, params=self._params)
-            self._followed.write(connection)
+            self._followed.write(connection, self._parts.clock.now())
             if news or self._seq - self._remembered >= REMEMBER_EVERY:
                 self._remember(connection)
         if made:

@@ -17,6 +17,9 @@ from tradeloop.monitoring.records import Resolved
 
 Part = dict[str, Any]
 
+DETAILS_EVERY = 25
+"""Outcomes after which details that take a walk over a window are computed again; alarms are always of the moment."""
+
 
 class ChampionWatch:
     """The monitors of one champion; they begin empty and are measured against its own reference."""
@@ -26,9 +29,12 @@ class ChampionWatch:
         self._skill = SkillMonitor(bundle.reference, params.degradation)
         self._calibration = CalibrationMonitor(bundle.reference, params.degradation)
         self._drift = DriftMonitor(bundle.reference, params.drift)
+        self._seen = 0
+        self._calibrated: tuple[int, bool, Part] | None = None
 
     def update(self, batch: Sequence[Resolved], features: NDArray[np.float32]) -> None:
         """Take the champion's resolved predictions of one feature time, with their feature rows (n, d)."""
+        self._seen += len(batch)
         self._skill.update(batch)
         self._calibration.update(batch)
         self._drift.update(_served(batch, features))
@@ -52,7 +58,10 @@ class ChampionWatch:
     def calibration(self) -> Part:
         """Return the evidence on calibration, likewise."""
         alarm = self._calibration.alarm
-        found = self._calibration.evidence()
+        known = (self._seen // DETAILS_EVERY, alarm is not None)
+        if self._calibrated is None or self._calibrated[:2] != known:
+            self._calibrated = (*known, self._calibration.evidence())
+        found = self._calibrated[2]
         if alarm is None:
             return found | {"alarm": False}
         text = f"{alarm['alternative']} since {alarm['change']}, {alarm['outcomes']} outcomes"
@@ -67,6 +76,7 @@ class ChampionWatch:
         """Return what `restore` needs."""
         return {
             "model": self.bundle.hash,
+            "seen": self._seen,
             "skill": self._skill.state(),
             "calibration": self._calibration.state(),
             "drift": self._drift.state(),
@@ -76,6 +86,7 @@ class ChampionWatch:
         """Go on from `state`; raise ValueError if it is that of another model or other parameters."""
         if state["model"] != self.bundle.hash:
             raise ValueError(f"this is the memory of model {state['model'][:12]}, not of {self.bundle.version}")
+        self._seen, self._calibrated = int(state["seen"]), None
         self._skill.restore(state["skill"])
         self._calibration.restore(state["calibration"])
         self._drift.restore(state["drift"])
