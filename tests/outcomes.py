@@ -13,7 +13,7 @@ from tradeloop.bars import Bars
 from tradeloop.config import Labels, Outcomes
 from tradeloop.monitoring.feed import ArrayFeed
 from tradeloop.monitoring.outcomes import Resolver
-from tradeloop.monitoring.records import Logged
+from tradeloop.monitoring.records import Logged, Outcome, Resolved
 from tradeloop.predictor import new_ids
 from tradeloop.state.database import Database
 from tradeloop.state.tables import PredictionRow
@@ -66,6 +66,35 @@ def logged(bar: int | None, symbol: str = "AAA", **changes: Any) -> Logged:
         "adaptation": None,
     }
     return Logged(**(values | changes))
+
+
+def stream(size: int, *, symbols: Sequence[str] = ("AAA", "BBB"), seed: int = 0, **changes: Any) -> list[Resolved]:
+    """Return resolved predictions in order, one a bar and symbol, of forecasts with some skill."""
+    rng = np.random.default_rng(seed)
+    found = []
+    for i in range(size):
+        bar, symbol = i // len(symbols), symbols[i % len(symbols)]
+        ret, spread = float(rng.normal(0, 0.01)), float(rng.normal(-5, 0.3))
+        p = float(np.clip(0.5 + 2 * ret + rng.normal(0, 0.05), 0.01, 0.99))
+        told: dict[str, Any] = {
+            "id": f"{seed}-{i:06d}",
+            "p_up": round(p, 2),  # with ties
+            "ret": 0.1 * ret + float(rng.normal(0, 0.001)),
+            "range": float(np.exp(spread + rng.normal(0, 0.2))),
+            "range_low": float(np.exp(spread - 0.3 + rng.normal(0, 0.2))),
+            "range_high": float(np.exp(spread + 0.3 + rng.normal(0, 0.2))),
+            "verdict": "trade" if abs(p - 0.5) > 0.02 else "abstain",
+            "side": "long" if p >= 0.5 else "short",
+            "latency": None if rng.random() < 0.1 else float(rng.exponential(1.0)),
+        }
+        prediction = logged(bar, symbol, **(told | changes))
+        regime: Any = ("low", "normal", "high")[(bar // 20) % 3]
+        end = closes(bar + 1)
+        outcome = Outcome(
+            i + 1, prediction.id, "resolved", None, end, float(ret > 0), ret, spread, regime, 0, end, False
+        )
+        found.append(Resolved(prediction, outcome))
+    return found
 
 
 def row_of(prediction: Logged, market: str = MARKET) -> dict[str, Any]:

@@ -185,7 +185,7 @@ class FillBook:
         )
         return {row.fill_id: Fill(*row) for query in found for row in connection.execute(query)}
 
-    def _predictions(self, connection: Connection, ids: Sequence[str]) -> dict[str, Row[Any]]:
+    def _predictions(self, connection: Connection, ids: Sequence[str]) -> dict[str, Any]:
         columns: list[Any] = [PredictionRow.id, PredictionRow.symbol, PredictionRow.asked_at, PredictionRow.answered]
         mine = select(*columns, *_REFERENCE).outerjoin(OutcomeRow, OutcomeRow.prediction_id == PredictionRow.id)
         found = (mine.where(PredictionRow.market == self._market, PredictionRow.id.in_(some)) for some in _pages(ids))
@@ -221,7 +221,7 @@ def slippage_bps(side: Side, price: float, reference: float | None) -> float | N
     return (price / reference - 1.0) * 1e4 * (1.0 if side == "buy" else -1.0)
 
 
-def _judge(fill: Fill, known: Fill | None, prediction: Row[Any] | None, now: datetime) -> tuple[FillStatus, str | None]:
+def _judge(fill: Fill, known: Fill | None, prediction: Any, now: datetime) -> tuple[FillStatus, str | None]:
     if known is not None:
         if known == fill:
             return "duplicate", None

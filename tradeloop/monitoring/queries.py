@@ -142,13 +142,10 @@ def _history(
     connection: Connection, market: str, model: str | None, asked: Json, *, since: datetime, limit: int
 ) -> list[Any]:
     """Read each window of each model along an index of its own: their number is small, their rows are not."""
-    table, asked = (
-        PerformanceWindowRow,
-        {name: value or ALL for name, value in asked.items() if name != "window"} | {"window": asked["window"]},
-    )
-    keys = _newest(connection, market, model, asked, limit=10_000)
+    table = PerformanceWindowRow
+    whole = {name: value or ALL for name, value in asked.items()} | {"window": asked["window"]}
     rows: list[Any] = []
-    for row in keys:
+    for row in _newest(connection, market, model, whole, limit=10_000):
         key = dict(zip(_KEY, row, strict=False))
         query = select(*(getattr(table, name) for name in _SHOWN)).where(table.market == market, table.as_of >= since)
         query = query.where(*(getattr(table, name) == value for name, value in key.items()))
