@@ -224,9 +224,11 @@ def _covariate_shift(evidence: Evidence, params: Params) -> Diagnosis | None:
     return Diagnosis("covariate_shift", "reweight", (text,), overrides=overrides)
 
 
-def _late(evidence: Evidence, _: Params) -> Diagnosis | None:
-    reasons = [f"{what}: {_names(found)}" for key, what in _LATE.items() if (found := evidence.staleness.get(key))]
-    return Diagnosis("late", "alert", tuple(reasons)) if reasons else None
+def _late(evidence: Evidence, params: Params) -> Diagnosis | None:
+    told = () if _stale_features(evidence, params) is None else ("too_old",)
+    found = {what: evidence.staleness.get(key) for key, what in _LATE.items() if key not in told}
+    reasons = tuple(f"{what}: {_names(names)}" for what, names in found.items() if names)
+    return Diagnosis("late", "alert", reasons) if reasons else None
 
 
 _LATE = {
