@@ -18,6 +18,7 @@ from tradeloop.bundle_store import BundleStore
 from tradeloop.cli import main
 from tradeloop.manifest import verify
 from tradeloop.registry import Registry
+from tradeloop.state.database import REVISION
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # BentoML's own
 
@@ -137,6 +138,11 @@ def test_what_served(run: Run, home: Home) -> None:
     assert (nothing.status, nothing.out) == (1, "nothing served AAPL at 2000-01-01T00:00:00+00:00\n")
     naive = run("served", "AAPL", "2000-01-01")
     assert naive.err == "tradeloop: TIME must carry its UTC offset (2013-02-28T21:00:00Z), got '2000-01-01'\n"
+
+
+def test_status_says_the_revision(run: Run) -> None:
+    assert run("status", "--json").json["revision"] == REVISION
+    assert f"tradeloop.db, revision {REVISION}" in run("status").out
 
 
 def test_compare(run: Run, home: Home) -> None:

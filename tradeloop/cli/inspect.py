@@ -19,7 +19,7 @@ from tradeloop.config import Params
 from tradeloop.errors import DataError
 from tradeloop.layout import Layout
 from tradeloop.schema import Schema
-from tradeloop.state.database import Database
+from tradeloop.state.database import REVISION, Database
 from tradeloop.state.feast_views import FEATURE_TIME, PROJECT
 from tradeloop.state.tables import PredictionRow
 
@@ -46,7 +46,7 @@ def status(as_json: Json = False) -> None:
     with opened(layout, params) as (database, _):
         found = overview(database, params.market, clock=params.active.clock, now=_now(params, online))
         found["verdicts"] = _verdicts(database, params.market)
-        found["database"] = database.name
+        found |= {"database": database.name, "revision": REVISION}
     found["gate"] = str(gate_report["verdict"]) if gate_report else None
     found["schema"] = {"hash": schema.hash, "features": len(schema)} if schema else None
     found["online_store"] = {"type": params.serving.online_store, **(asdict(online) if online else {})}
@@ -80,7 +80,7 @@ def _of_data(found: Mapping[str, Any], online: OnlineState | None, params: Param
     return [
         ("schema", f"{schema['hash'][:12]}, {schema['features']} features" if schema else "none: run `make repro`"),
         ("online store", _online_text(online, params)),
-        ("database", found["database"]),
+        ("database", f"{found['database']}, revision {found['revision']}"),
         ("predictions", f"{predictions['total']}: {ended}" + (f"; the newest: {verdicts}" if verdicts else "")),
     ]
 
