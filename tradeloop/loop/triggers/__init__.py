@@ -27,7 +27,8 @@ def available() -> dict[str, type[Trigger]]:
 
 def open_triggers(params: Params) -> list[Trigger]:
     """Return the triggers that are enabled, the most urgent first."""
-    return [kind(params) for name, kind in available().items() if getattr(params.triggers, name).enabled]
+    found = [kind(params) for kind in available().values()]
+    return [trigger for trigger in found if getattr(params.triggers, trigger.name).enabled]
 
 
 def check_all(triggers: Sequence[Trigger], evidence: Evidence) -> list[Firing]:

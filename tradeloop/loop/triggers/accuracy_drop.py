@@ -25,8 +25,10 @@ class AccuracyDrop(Trigger):
     priority: ClassVar[int] = 80
 
     def __post_init__(self) -> None:
+        """Raise ConfigError if a leaf is no parameter; that must not wait for the first drift."""
+        super().__post_init__()
         for name in self.params.triggers.accuracy_drop.leaves:
-            parameter(self.params, name)  # a name that is wrong must not wait for the first drift
+            parameter(self.params, name)
 
     def check(self, evidence: Evidence) -> Firing | None:
         """Return a firing if a rung is reached."""

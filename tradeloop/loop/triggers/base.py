@@ -9,6 +9,7 @@ from datetime import timedelta
 from typing import Any, ClassVar
 
 from tradeloop.config import Params, parse_interval
+from tradeloop.errors import ConfigError
 from tradeloop.monitoring.evidence import Evidence
 
 
@@ -51,6 +52,11 @@ class Trigger(ABC):
 
     name: ClassVar[str]
     priority: ClassVar[int]
+
+    def __post_init__(self) -> None:
+        """Refuse parameters that cannot be used, before anything depends on them (ConfigError)."""
+        if not hasattr(self.params.triggers, self.name):
+            raise ConfigError(f"trigger {self.name!r} needs a block of parameters, triggers.{self.name}")
 
     @abstractmethod
     def check(self, evidence: Evidence) -> Firing | None:
