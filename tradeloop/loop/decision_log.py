@@ -11,7 +11,8 @@ from sqlalchemy import Connection, insert, select
 
 from tradeloop.config import Params
 from tradeloop.loop.triggers.base import Firing
-from tradeloop.state.jobs import Job, JobQueue
+from tradeloop.state.job import Job
+from tradeloop.state.jobs import JobQueue
 from tradeloop.state.tables import RetrainingLogRow
 
 

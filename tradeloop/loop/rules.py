@@ -10,7 +10,7 @@ from tradeloop.config import Triggers, parse_interval
 from tradeloop.loop.triggers.base import Firing
 from tradeloop.monitoring.diagnosis import Diagnosis
 from tradeloop.monitoring.evidence import Evidence
-from tradeloop.state.jobs import Job
+from tradeloop.state.job import Job
 
 DAY = timedelta(days=1)
 MAX_DOUBLINGS = 6
