@@ -15,6 +15,7 @@ from tradeloop.config import Block, Params
 STAGES: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 # Read by the service and the command line, not by a stage; their own tests hold them.
 ELSEWHERE = {"serving.max_symbols", "markets.clock", "markets.max_age", "serving.redis_url"}
+ELSEWHERE |= {"serving.challenger_budget_ms", "serving.challenger_queue"}  # tests/serving/test_arms.py
 # Read once there is a champion to compare with; tests/test_gate.py holds them.
 ELSEWHERE |= {"gate.champion_tolerance", "gate.min_common_rows"}
 # Belong to sources that the default market does not have; tests/sources holds them.

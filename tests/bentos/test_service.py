@@ -30,9 +30,10 @@ def wait_for(server: Server, version: str, seconds: float = 5.0) -> None:
         time.sleep(0.02)
 
 
-def logged(home: Home, prediction_id: str) -> bool:
+def logged(home: Home, prediction_id: str, column: str = "id") -> bool:
     with sqlite3.connect(home.layout.live / "tradeloop.db") as connection:
-        return connection.execute("SELECT 1 FROM predictions WHERE id = ?", (prediction_id,)).fetchone() is not None
+        query = f"SELECT 1 FROM predictions WHERE {column} = ?"
+        return connection.execute(query, (prediction_id,)).fetchone() is not None
 
 
 def test_answers_known_symbols_beside_unknown_ones(server: Server, home: Home) -> None:
@@ -136,7 +137,14 @@ def test_a_wrong_method_is_an_error_in_json(server: Server) -> None:
 
 def test_the_openapi_page_shows_the_routes(server: Server) -> None:
     document = server.client.get("/docs.json").json()
-    assert {"/predict", "/models", "/promote", "/rollback"} <= set(document["paths"])
+    assert {"/predict", "/models", "/promote", "/rollback", "/outcomes"} <= set(document["paths"])
+    ml = {"performance", "experiments", "models", "retrain", "status", "events"}
+    assert {f"/api/ml/{name}" for name in ml} <= set(document["paths"])
+    assert set(document["paths"]["/api/ml/retrain"]) == {"get", "post"}
+    named = {one["name"] for one in document["paths"]["/api/ml/performance"]["get"]["parameters"]}
+    assert named == {"symbol", "model", "arm", "regime", "window", "since", "limit"}
+    fills = document["paths"]["/outcomes"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    assert "prediction_id" in fills["properties"]["fills"]["items"]["properties"]
     schema = document["paths"]["/predict"]["post"]["requestBody"]["content"]["application/json"]["schema"]
     assert set(schema["properties"]) == {"symbols", "as_of"}
 
@@ -267,6 +275,37 @@ def test_swaps_under_load_fail_no_request(server: Server, home: Home) -> None:
     assert len(statuses) > 100
     assert set(versions) == {home.versions[0], home.versions[1]}
     assert max(swaps) < 2
+
+
+def test_a_challenger_watches_and_the_loop_is_to_be_seen(server: Server, home: Home) -> None:
+    database = home.database()
+    registry = Registry(database, home.params.market)
+    registry.stage(home.hashes[2], mode="shadow", actor="test", reason="tried")
+    try:
+        deadline = time.monotonic() + 10
+        while [one["state"] for one in server.client.get("/models").json()["challengers"]] != ["taking part"]:
+            assert time.monotonic() < deadline, server.output[-3000:]
+            time.sleep(0.05)
+        (entry,) = server.predict("AAPL").json()["predictions"]
+        assert (entry["model_version"], entry["arm"]) == (home.versions[1], "champion")
+        while not logged(home, entry["prediction_id"], column="parent"):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        label = f'tradeloop_challenger_predictions_total{{arm="shadow",model="{home.versions[2]}"}}'
+        assert label in server.client.get("/metrics").text
+        while 'tradeloop_challengers{mode="shadow"} 1.0' not in (text := server.client.get("/metrics").text):
+            assert time.monotonic() < deadline + 20, text
+            time.sleep(0.2)
+        assert 'tradeloop_heartbeat_age_seconds{component="service"}' in text
+        status = server.client.get("/api/ml/status").json()
+        assert [one["version"] for one in status["challengers"]] == [home.versions[2]]
+        fill = {"fill_id": "f1", "prediction_id": entry["prediction_id"], "side": "buy", "quantity": 1.0, "price": 10.0}
+        fills = {"fills": [fill | {"filled_at": NOW.isoformat()}]}
+        assert server.post("/outcomes", fills, token=None).status_code == 401
+        assert server.post("/outcomes", fills).json()["fills"][0]["status"] == "accepted"
+    finally:
+        registry.unstage(home.hashes[2], actor="test", reason="done")
+        database.close()
 
 
 def test_a_locked_database_answers_503_and_nothing_else(server: Server, home: Home) -> None:

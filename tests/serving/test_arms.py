@@ -22,6 +22,7 @@ from tradeloop.predictor import Predictor
 from tradeloop.registry import Registry
 from tradeloop.routes import pick
 from tradeloop.serving.answers import Answer, ModelsAnswer
+from tradeloop.serving.breaker import FAILURES
 from tradeloop.serving.engine import Engine
 from tradeloop.state.adaptations import AdaptationStore
 from tradeloop.state.faults import Faults
@@ -256,12 +257,40 @@ def test_a_challenger_of_another_schema_reads_its_own_features(home: Home) -> No
     check(home, body)
 
 
-def test_a_snapshot_of_online_adaptation_is_applied_once_switched_on(home: Home) -> None:
+def changed(home: Home, block: str, **values: Any) -> Home:
+    """Return the project with other parameters."""
     content = yaml.safe_load(home.layout.params.read_text())
-    content["adapt"]["enabled"] = True
+    content[block] |= values
     home.layout.params.write_text(yaml.safe_dump(content))
-    adapted = Home(home.root, hashes=home.hashes)
+    return Home(home.root, hashes=home.hashes)
 
+
+def test_a_canary_beyond_its_budget_answers_no_more(home: Home) -> None:
+    async def body(live: Live) -> None:
+        await live.stage(2, "canary", 1.0)
+        arms = [(await live.ask("AAPL"))[0]["arm"] for _ in range(5)]
+        assert arms == ["canary"] * FAILURES + ["champion"] * (5 - FAILURES)
+        paused = await live.state(2, "paused")
+        assert paused["reason"].endswith("the budget is 1e-06 s")
+
+    check(changed(home, "serving", challenger_budget_ms=0.001), body)
+
+
+def test_what_does_not_fit_into_a_challengers_queue_is_dropped(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tradeloop.serving.watchers.GATHER_SECONDS", 1.0)
+
+    async def body(live: Live) -> None:
+        await live.stage(2, "shadow")
+        for _ in range(4):
+            await live.ask("AAPL", "IBM")
+        await until(lambda: len(live.rows(answered=False)) == 4)
+        assert live.count("tradeloop_challenger_drops_total", model=home.versions[2], reason="queue") == 4
+        assert len(live.rows(answered=True)) == 8
+
+    check(changed(home, "serving", challenger_queue=5), body)
+
+
+def test_a_snapshot_of_online_adaptation_is_applied_once_switched_on(home: Home) -> None:
     async def body(live: Live) -> None:
         (plain,) = await live.ask("AAPL")
         store = AdaptationStore(live.database, home.params.market)
@@ -276,7 +305,7 @@ def test_a_snapshot_of_online_adaptation_is_applied_once_switched_on(home: Home)
         await until(lambda: holder.current is not None and holder.current.champion.predictor.snapshot is None)
         assert (await live.ask("AAPL"))[0]["p_up"] == plain["p_up"]
 
-    check(adapted, body)
+    check(changed(home, "adapt", enabled=True), body)
 
 
 def test_adaptation_is_off_by_default(home: Home) -> None:

@@ -26,8 +26,9 @@ AUTHORIZED = {"Authorization": f"Bearer {TOKEN}"}
 BAD = [
     ("performance?arm=nobody", "arm must be 'champion', 'shadow', 'canary', 'ab' or '*', got 'nobody'"),
     ("performance?symbol=", "symbol must have 1 to 64 characters, got ''"),
-    ("performance?sybmol=AAPL", "unknown parameter 'sybmol' (known: symbol, model, arm, regime, window)"),
+    ("performance?sybmol=AAPL", "unknown parameter 'sybmol' (known: symbol, model, arm, regime, window, since, limit)"),
     ("performance?symbol=A&symbol=B", "'symbol' may be given once, got 2 times"),
+    ("performance?since=2013-03-01", "since must be an ISO time with its UTC offset (2013-02-28T21:00:00Z), got '2013"),
     ("experiments?limit=0", "limit must be a whole number from 1 to 1000, got '0'"),
     ("experiments?limit=many", "limit must be a whole number from 1 to 1000, got 'many'"),
     ("retrain?limit=1001", "limit must be a whole number from 1 to 1000, got '1001'"),
@@ -65,7 +66,9 @@ def test_bad_questions_get_one_clear_line(home: Home) -> None:
     async def body(_: Engine, client: httpx.AsyncClient) -> None:
         for query, message in BAD:
             response = await client.get(f"/api/ml/{query}")
-            assert (response.status_code, response.json()) == (422, {"error": message}), query
+            assert (response.status_code, list(response.json())) == (422, ["error"]), query
+            assert response.json()["error"].startswith(message)
+            assert "\n" not in response.json()["error"]
 
     check(home, body)
 
