@@ -10,10 +10,11 @@ from typing import Any
 from tqdm import tqdm
 
 from stages._run import run
-from tradeloop.atomic import write_json, write_parquet
+from tradeloop.atomic import write_bytes, write_json, write_parquet
 from tradeloop.bars import Floats
 from tradeloop.config import TARGETS, Params, Target
 from tradeloop.dataset import load_matrix
+from tradeloop.keeping import open_kept
 from tradeloop.layout import Layout
 from tradeloop.models import open_model
 from tradeloop.splits import read_splits
@@ -26,21 +27,28 @@ def train(name: str, layout: Layout, params: Params) -> None:
     matrix, (folds, holdout) = load_matrix(layout), read_splits(layout)
     tuned = json.loads((layout.models / "tuned" / f"{name}.json").read_text(encoding="utf-8"))
     folder = layout.models / "trained" / name
+    kept = open_kept(layout, params, matrix)
     forecasts: dict[Target, list[Floats]] = {}
     meta: dict[str, Any] = {"model": name, "schema": matrix.schema.hash, "targets": {}}
     with tqdm(total=len(TARGETS) * (len(folds) + 1), desc=f"train {name}", unit="fit") as bar:
         for target in TARGETS:
             hyper: Any = model.params_type.model_validate(tuned[target]["params"])
+            found = {"params": hyper.model_dump(), "train_rows": len(holdout.train)}
+            if kept is not None and kept.has(name, target):
+                parts = iter([kept.forecast(name, target, matrix.x[fold.test]) for fold in folds])
+                write_bytes(folder / f"{target}.onnx", kept.graph(name, target))
+                found = {"kept": params.train.keep.bundle, "train_rows": 0}
+            else:
+                parts = out_of_fold(name, matrix, target, folds, hyper=hyper, params=params)
             forecasts[target], scores = [], []
-            for fold, values in zip(
-                folds, out_of_fold(name, matrix, target, folds, hyper=hyper, params=params), strict=True
-            ):
+            for fold, values in zip(folds, parts, strict=True):
                 forecasts[target].append(values)
                 scores.append({"fold": fold.number} | score(target, matrix.y[target][fold.test], values))
                 bar.update()
-            fit(name, matrix, target, holdout.train, hyper=hyper, params=params).export(folder)
+            if "kept" not in found:
+                fit(name, matrix, target, holdout.train, hyper=hyper, params=params).export(folder)
             bar.update()
-            meta["targets"][target] = {"params": hyper.model_dump(), "train_rows": len(holdout.train), "folds": scores}
+            meta["targets"][target] = {**found, "folds": scores}
     write_parquet(folder / "oof.parquet", forecast_frame(folds, forecasts))
     write_json(folder / "meta.json", meta)
 

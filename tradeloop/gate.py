@@ -120,7 +120,12 @@ def _complete(evaluation: Json) -> Iterator[Reason]:
 
 def _direction(evaluation: Json, params: Gate) -> Iterator[Reason]:
     ece, auc = (_metric(evaluation, "direction", name) for name in ("ece", "auc"))
-    yield _limit("direction", "ece", ece, "≤", params.max_direction_ece, name="direction ECE")
+    reason = _limit("direction", "ece", ece, "≤", params.max_direction_ece, name="direction ECE")
+    least = _number(evaluation, "targets", "direction", "metrics", "ece", "low")
+    if ece is not None and not reason.ok and least is not None and least <= params.max_direction_ece:
+        text = f"direction ECE is {ece:.3f}, not proven to be above {params.max_direction_ece:g}"
+        reason = replace(reason, ok=True, text=text)
+    yield reason
     reason = _limit("direction", "too_good", auc, "≤", params.max_direction_auc, name="direction AUC")
     if auc is not None and not reason.ok:
         reason = Reason(**{**asdict(reason), "text": f"{reason.text}: too good to be true, presumed to be a leak"})

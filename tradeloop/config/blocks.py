@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
-from tradeloop.config.base import Block, Count, NonNegative, Positive, RangeBaseline, Share, parse_interval
+from tradeloop.config.base import Block, Count, NonNegative, Positive, RangeBaseline, Share, Target, parse_interval
 
 
 class Ingest(Block):
@@ -104,9 +104,23 @@ class MLPParams(Block):
     validation: Share = 0.15
 
 
+class Keep(Block):
+    """Targets that are not trained anew: their members are taken from the bundle with this hash."""
+
+    bundle: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+    targets: list[Target] = []
+
+    @model_validator(mode="after")
+    def _both(self) -> Self:
+        if self.targets and self.bundle is None:
+            raise ValueError(f"keep.targets need keep.bundle to take them from, got {self.targets} and no bundle")
+        return self
+
+
 class Train(Block):
     """Hyperparameters by model; those that `tune` searches start from these."""
 
+    keep: Keep = Keep()
     random_forest: RandomForestParams = RandomForestParams()
     xgboost: XGBoostParams = XGBoostParams()
     mlp: MLPParams = MLPParams()

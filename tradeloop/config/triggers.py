@@ -13,6 +13,8 @@ class AccuracyDropParams(Block):
     """Retrain on the rows since the change: at `min_rows` of them, and at `growth` times as many, `attempts` in all.
 
     With fewer than `full_rows` before the holdout the `leaves`, parameters by dotted name, shrink in proportion.
+    Targets that carry less than `keep_share` of the alarm's evidence are kept as the champion has them, until there are
+    `keep_rows` since the change to learn them from.
     """
 
     enabled: bool = True
@@ -21,6 +23,8 @@ class AccuracyDropParams(Block):
     growth: Annotated[float, Field(gt=1)] = 2.0
     attempts: Count = 4
     full_rows: Count = 800
+    keep_share: Annotated[float, Field(ge=0, le=1)] = 0.1
+    keep_rows: Count = 4000
     leaves: list[str] = ["train.random_forest.min_samples_leaf", "train.xgboost.min_child_weight"]
 
 

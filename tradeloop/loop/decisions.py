@@ -16,19 +16,21 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from tradeloop.config import Params
+from tradeloop.config import Params, Target
 from tradeloop.loop.decision_log import Decision, write
 from tradeloop.loop.rules import active_job, obstacle
 from tradeloop.loop.triggers.base import Firing
 from tradeloop.monitoring.diagnosis import Diagnosis, rows_since, window_since
 from tradeloop.monitoring.evidence import Evidence, plain
-from tradeloop.state.jobs import Job
+from tradeloop.state.job import Job
 
 __all__ = ["Decider", "Decision", "write"]
 
 REMEMBERED = 64
 """Firings whose fate is kept in mind; more do not stand at one time."""
 START = "dataset.start"
+_WATCHED: Mapping[str, Target] = {"direction": "direction", "ret": "return", "range": "range"}
+"""Targets by the names that the skill watch gives them."""
 _FINAL = ("train", "merged")
 _BEGINNING = datetime.min.replace(tzinfo=UTC)
 
@@ -39,7 +41,8 @@ class Decider:
     Of several firings that may be granted at one turn the most urgent is, and the others merge into it.
 
     Once a retraining on the rows since a change was granted, later ones keep to these rows as well (`learn_from`),
-    until the next change, or until a person asks for a ``dataset.start`` of their own.
+    until the next change, or until a person asks for a ``dataset.start`` of their own. What the change did not concern
+    is not learned anew from these few rows, but kept as the champion has it; see `tradeloop.keeping`.
     """
 
     def __init__(self, params: Params) -> None:
@@ -49,6 +52,7 @@ class Decider:
         self._quiet = 0
         self._fates: dict[str, str] = {}
         self.learn_from: datetime | None = None
+        self._keep: dict[str, Any] = {}
 
     def decide(
         self,
@@ -90,6 +94,7 @@ class Decider:
             "quiet": self._quiet,
             "fates": dict(self._fates),
             "learn_from": self.learn_from.isoformat() if self.learn_from else None,
+            "keep": dict(self._keep),
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
@@ -99,6 +104,7 @@ class Decider:
         self._day, self._quiet = str(state["day"]), int(state["quiet"])
         self._fates = dict(state["fates"])
         self.learn_from = datetime.fromisoformat(state["learn_from"]) if state["learn_from"] else None
+        self._keep = dict(state["keep"])
 
     def _judge(
         self, evidence: Evidence, diagnosis: Diagnosis, firings: Sequence[Firing], jobs: Sequence[Job]
@@ -156,10 +162,21 @@ class Decider:
             return overrides
         if alarm is not None and alarm.changed_at is not None:
             self.learn_from = alarm.changed_at
-        if self.learn_from is None or _start(overrides) >= self.learn_from:
+            self._keep = self._unconcerned(evidence, alarm.changed_at)
+        if self.learn_from is None or _start(overrides) > self.learn_from:
             return overrides
         rows = rows_since(self.learn_from, evidence.now, self._params)
-        return overrides | window_since(self.learn_from, rows, self._params)
+        kept = self._keep if rows < self._params.triggers.accuracy_drop.keep_rows else {}
+        return overrides | window_since(self.learn_from, rows, self._params) | kept
+
+    def _unconcerned(self, evidence: Evidence, changed_at: datetime) -> dict[str, Any]:
+        """Return the overrides that keep the champion's members of targets in which nothing has changed."""
+        champion, config = evidence.champion, self._params.triggers.accuracy_drop
+        if champion is None or champion.train_end is None or champion.train_end >= changed_at:
+            return {}
+        shares = evidence.skill.get("targets") or {}
+        kept = [target for name, target in _WATCHED.items() if 0 <= shares.get(name, 1.0) < config.keep_share]
+        return {"train.keep.bundle": champion.hash, "train.keep.targets": kept} if kept else {}
 
     def _diagnosed(self, evidence: Evidence, diagnosis: Diagnosis) -> Decision:
         reason = f"{diagnosis.cause}: {'; '.join(diagnosis.reasons)}"

@@ -11,7 +11,7 @@ What differs is the clock, the bars (in memory), and the training (in this proce
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -25,6 +25,7 @@ from tradeloop.bundle import Bundle
 from tradeloop.clock import VirtualClock
 from tradeloop.config import ModelName, Params, parse_interval
 from tradeloop.errors import BundleError, ConfigError, ModelError
+from tradeloop.keeping import Kept
 from tradeloop.lifecycle import Lifecycle
 from tradeloop.prediction_log import PredictionLog
 from tradeloop.predictor import Prediction
@@ -86,6 +87,7 @@ class Stage:
         self.record = Record.empty(world)
         self.fresh: list[Prediction] = []
         self._bundles: dict[str, Bundle] = {}
+        self._graphs: dict[str, Mapping[str, bytes]] = {}
         self._state = Lifecycle()
         self._seen = -1
 
@@ -117,7 +119,9 @@ class Stage:
         now = np.datetime64(self.clock.now().replace(tzinfo=None), "us")
         matrix = self.world.known(now, since)
         champion = self.lifecycle().champion
+        keep = (params or self.params).train.keep
         try:
+            kept = Kept(self.bundle(keep.bundle), self._graphs[keep.bundle], keep, matrix) if keep.bundle else None
             trained = train_bundle(
                 matrix,
                 self.known_bars(),
@@ -125,11 +129,12 @@ class Stage:
                 models=self.plan.models,
                 folder=self.home,
                 champion=self.bundle(champion.hash) if champion else None,
+                kept=kept,
             )
         except ModelError as error:
             self._note(trigger, len(matrix), None, 0.0, passed=False, reason=str(error))
             return None
-        self._bundles[trained.bundle.hash] = trained.bundle
+        self._bundles[trained.bundle.hash], self._graphs[trained.bundle.hash] = trained.bundle, trained.graphs
         failed = [str(check["text"]) for check in trained.gate["reasons"] if not check["ok"]]
         verdict = "passed the gate" if trained.passed else f"failed the gate: {'; '.join(failed[:2])}"
         self._note(

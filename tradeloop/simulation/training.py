@@ -25,6 +25,7 @@ from tradeloop.evaluate.documents import compact, holdout_frame
 from tradeloop.evaluate.holdout import Holdout, bars_per_year
 from tradeloop.evaluate.judgement import judge
 from tradeloop.gate import decide
+from tradeloop.keeping import Kept
 from tradeloop.manifest import Facts, Thresholds
 from tradeloop.reference import build_reference
 from tradeloop.splits import Fold, holdout_split, walk_forward
@@ -39,6 +40,7 @@ class Trained:
     """A trained challenger and what the gate said; `cpu_seconds` is what it cost."""
 
     bundle: Bundle
+    graphs: Mapping[str, bytes]
     gate: Mapping[str, Any]
     cpu_seconds: float
     rows: int
@@ -57,6 +59,7 @@ def train_bundle(
     models: tuple[ModelName, ...],
     folder: Path,
     champion: Bundle | None,
+    kept: Kept | None = None,
 ) -> Trained:
     """Train, stack, judge, gate and pack.
 
@@ -72,6 +75,8 @@ def train_bundle(
         Where bundles are written, one folder a version.
     champion
         Whom the gate compares with; None before the first.
+    kept
+        Members that are taken over; see `tradeloop.keeping`.
 
     Raises
     ------
@@ -81,7 +86,7 @@ def train_bundle(
     began = time.process_time()
     folds = walk_forward(matrix.timestamp, matrix.label_end, params.split)
     last = holdout_split(matrix.timestamp, matrix.label_end, params.split)
-    graphs, oof = _fit_all(matrix, folds, last, params, models)
+    graphs, oof = _fit_all(matrix, folds, last, params, models=models, kept=kept)
     stacked = fit_stack(matrix, oof, folds, last, config=params.stack)
     holdout = _holdout(matrix, last, stacked.spec, graphs, bars, params)
     judgement = judge(holdout, params)
@@ -102,11 +107,11 @@ def train_bundle(
             gate=verdict,
             reference=build_reference(holdout_frame(holdout), matrix, train=last.train, coverage=params.stack.coverage),
         )
-    return Trained(bundle, verdict, time.process_time() - began, len(matrix))
+    return Trained(bundle, graphs, verdict, time.process_time() - began, len(matrix))
 
 
 def _fit_all(
-    matrix: Matrix, folds: list[Fold], last: Fold, params: Params, models: tuple[ModelName, ...]
+    matrix: Matrix, folds: list[Fold], last: Fold, params: Params, *, models: tuple[ModelName, ...], kept: Kept | None
 ) -> tuple[dict[str, bytes], OutOfFold]:
     """Return the graphs of the final fits, and the forecasts out of fold."""
     graphs: dict[str, bytes] = {}
@@ -116,6 +121,10 @@ def _fit_all(
             raise ModelError(f"a fold has one value of {target} only: {len(matrix)} rows are too few to train on")
         found: dict[str, NDArray[np.float64]] = {}
         for name in models:
+            if kept is not None and kept.has(name, target):
+                found[name] = np.concatenate([kept.forecast(name, target, matrix.x[fold.test]) for fold in folds])
+                graphs[f"{name}/{target}.onnx"] = kept.graph(name, target)
+                continue
             hyper = getattr(params.train, name)
             parts = out_of_fold(name, matrix, target, folds, hyper=hyper, params=params)
             found[name] = np.concatenate(list(parts))
