@@ -155,6 +155,10 @@ class Lifecycle:
         """The version that serves, in production or degraded."""
         return self.records[self.line[-1]] if self.line else None
 
+    def copy(self) -> Self:
+        """Return the same state, free to go another way."""
+        return replace(self, records=dict(self.records), line=list(self.line), routes=list(self.routes))
+
     def route(self, model: str) -> Route | None:
         """Return how a version takes part as a challenger, or None."""
         return next((route for route in self.routes if route.model == model), None)

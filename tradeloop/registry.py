@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection
@@ -88,7 +88,7 @@ class Registry:
         """
         version = version or bundle_hash[:VERSION_LENGTH]
         with self._database.write(self._history.lock) as connection:
-            state = Lifecycle.of(self._history.read(connection))
+            state = self._history.state(connection)
             known = state.records.get(bundle_hash)
             taken = next((record for record in state.records.values() if record.version == version), None)
             if known is None and taken is not None:
@@ -171,15 +171,14 @@ class Registry:
             There is nothing to roll back to; `to` is unknown, ambiguous or never served; the champion is another.
         """
         with self._database.write(self._history.lock) as connection:
-            history = self._history.read(connection)
-            state = Lifecycle.of(history)
+            state = self._history.state(connection)
             champion = state.champion
             if champion is None:
                 raise RegistryError(f"market {self._market} has no champion: there is nothing to roll back")
             if to is not None:
                 done = state.find(to).hash == champion.hash
             else:
-                done = expected_champion is not None and expected_champion == _last_left(history)
+                done = expected_champion is not None and expected_champion == self._history.rolled_back(connection)
             if done:
                 return Change(champion, champion, None, changed=False)
             rules.require_champion(state, expected_champion)
@@ -251,7 +250,10 @@ class Registry:
 
         An event without market time counts as of the market's time of the event before it.
         """
-        return Lifecycle.of(event for event in self.events() if at is None or _when(event, market=market) <= at)
+        with self._database.read() as connection:
+            if at is None:
+                return self._history.state(connection)
+            return Lifecycle.of(self._history.until(connection, at, market=market))
 
     def models(self) -> list[ModelRecord]:
         """Return all versions in the order of their registration."""
@@ -274,7 +276,7 @@ class Registry:
     def _step(self, kind: Kind, name: str, may: Callable[[Lifecycle, ModelRecord], bool], **values: Any) -> Change:
         """Write an event about the version that `name` means, if `may` says that there is something to do."""
         with self._database.write(self._history.lock) as connection:
-            state = Lifecycle.of(self._history.read(connection))
+            state = self._history.state(connection)
             record = state.find(name)
             if not may(state, record):
                 return Change(record, state.champion, None, changed=False)
@@ -292,16 +294,3 @@ class Registry:
         )
         state.apply(event)
         return Change(state.records[target.hash], state.champion, state.records[left] if left else None, changed=True)
-
-
-def _last_left(history: list[ModelEvent]) -> str | None:
-    """Return the champion that was left last, if that was by a rollback."""
-    crowned = [event for event in history if event.kind in ("promoted", "rolled_back", "demoted") and event.previous]
-    return crowned[-1].previous if crowned and crowned[-1].kind == "rolled_back" else None
-
-
-_BEGINNING = datetime.min.replace(tzinfo=UTC)
-
-
-def _when(event: ModelEvent, *, market: bool) -> datetime:
-    return event.market_time or _BEGINNING if market else event.time
