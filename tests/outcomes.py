@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from multiprocessing.synchronize import Event
 from typing import Any
 
 import numpy as np
@@ -149,3 +150,13 @@ class Desk:
     def at(self, bar: int) -> None:
         """Set the clock to the close of a bar."""
         self.clock.time = closes(bar)
+
+
+def resolve_for_ever(url: str, symbols: Sequence[str], bar: int, ready: Event) -> None:
+    """Resolve turn by turn from a bar on; to be killed."""
+    desk = Desk(Database.open(url, busy_timeout=30), symbols=symbols)
+    while True:
+        desk.at(min(bar, 399))
+        desk.resolver.advance()
+        ready.set()
+        bar += 5

@@ -82,11 +82,16 @@ class PerformanceBook:
     def _clear(self) -> None:
         self._rows = Rows(len(TERMS), len(SERIES))
         self._tracks: dict[Key, Track] = {}
-        self._touched: set[Key] = set()
+        self._due: set[Key] = set()
         self._told: deque[tuple[str, int]] = deque()  # prediction and outcome's number of each row
         self._numbers: dict[str, int] = {}
         self._room = _LEAST_ROOM
         self._newest = -(2**62)
+
+    @property
+    def due(self) -> bool:
+        """Whether `write` would store anything."""
+        return bool(self._due)
 
     @property
     def keys(self) -> list[Key]:
@@ -109,9 +114,10 @@ class PerformanceBook:
         for key in _keys(resolved):
             track = self._tracks.get(key)
             if track is None or self._is_over(track):
-                track = self._tracks[key] = Track(self._rows, _windows(self._config))
+                track = self._tracks[key] = Track(self._rows, _windows(self._config), due_at=self._config.every)
             track.append(row, time)
-            self._touched.add(key)
+            if track.size >= track.due_at:
+                self._due.add(key)
 
     def restate(self, resolved: Resolved) -> None:
         """Put restated labels in the place of those that were counted, wherever they are still in a window."""
@@ -121,7 +127,7 @@ class PerformanceBook:
         self._rows.replace(row, *entry_of(resolved, self._facts))
         for key in _keys(resolved):
             if key in self._tracks:
-                self._touched.add(key)
+                self._due.add(key)
                 for window in self._tracks[key].windows:
                     window.forget()
                     window.written = -1
@@ -135,30 +141,29 @@ class PerformanceBook:
         low = track.bounds(chosen, _microseconds(now - _EPOCH))
         return of_sums(track.sums(chosen, low), track.size - low, self._config.confidence)
 
-    def snapshot(self, now: datetime, *, due: bool = False) -> list[WindowRow]:
-        """Return all metrics of all windows that hold anything, or of those that are due to be written.
+    def snapshot(self, now: datetime) -> list[WindowRow]:
+        """Return all metrics of all windows that hold anything."""
+        known: dict[Held, Metrics] = {}
+        return [row for key in self.keys for row in self._measure(key, self._tracks[key].windows, now, known)]
+
+    def write(self, connection: Connection, market: str, now: datetime) -> int:
+        """Store the windows that are due, in the caller's transaction; return how many.
 
         A window is due when as many outcomes as a tenth of it, and `every` at least, came in since it was last written,
         or when one in it was restated.
         """
-        keys = sorted(self._touched) if due else self.keys
         known: dict[Held, Metrics] = {}
-        return [row for key in keys for row in self._measure(key, now, known, due=due)]
-
-    def write(self, connection: Connection, market: str, now: datetime) -> int:
-        """Store the windows that are due, in the caller's transaction; return how many."""
-        rows = self.snapshot(now, due=True)
-        if not rows:
-            return 0
-        values = [{"market": market, **row.to_columns()} for row in rows]
-        connection.execute(insert(PerformanceWindowRow), values)
-        upsert = (sqlite if connection.dialect.name == "sqlite" else postgresql).insert(PerformanceNewestRow)
-        fresh = {name: upsert.excluded[name] for name in ("as_of", "outcome_seq", "count", "metrics")}
-        key = ["market", "model", "symbol", "regime", "arm", "window"]
-        connection.execute(upsert.on_conflict_do_update(index_elements=key, set_=fresh), values)
-        for row in rows:
-            track = self._tracks[row.key]
-            next(window for window in track.windows if window.name == row.window).written = track.size
+        rows: list[WindowRow] = []
+        for key in sorted(self._due):
+            track = self._tracks[key]
+            due = [window for window in track.windows if self._is_due(track, window, now)]
+            rows += self._measure(key, due, now, known)
+            for window in due:
+                window.written = track.size
+            track.due_at = min(window.written + self._pace(track, window, now) for window in track.windows)
+        self._due.clear()
+        if rows:
+            _store(connection, [{"market": market, **row.to_columns()} for row in rows])
         return len(rows)
 
     def state(self) -> dict[str, int]:
@@ -178,28 +183,37 @@ class PerformanceBook:
         for track in self._tracks.values():
             for window in track.windows:
                 window.written = track.size
-        self._touched.clear()
+            track.due_at = track.size + self._config.every
+        self._due.clear()
 
-    def _measure(self, key: Key, now: datetime, known: dict[Held, Metrics], *, due: bool) -> list[WindowRow]:
+    def _measure(
+        self, key: Key, windows: Iterable[Window], now: datetime, known: dict[Held, Metrics]
+    ) -> list[WindowRow]:
+        """Return the rows of those windows of a key that hold anything."""
         track, time = self._tracks[key], _microseconds(now - _EPOCH)
-        lows = [(window, track.bounds(window, time)) for window in track.windows]
-        lows = [it for it in lows if it[1] < track.size and (not due or self._is_due(track, *it))]
+        lows = [(window, track.bounds(window, time)) for window in windows]
         first = min((low for _, low in lows), default=track.size)
         own = track.own(first)
         found = []
         for window, low in lows:
-            held = (key[:3], int(own[low - first]), track.last_row, track.size - low)
+            count = track.size - low
+            if count == 0:
+                continue
+            held = (key[:3], int(own[low - first]), track.last_row, count)
             if held not in known:
                 sums = track.sums(window, low)
-                known[held] = of_sums(sums, track.size - low, self._config.confidence)
+                known[held] = of_sums(sums, count, self._config.confidence)
                 known[held] |= of_series(self._rows.series(own[low - first :]), sums, self._facts)
-            found.append(WindowRow(key, window.name, now, self.seq, track.size - low, known[held]))
+            found.append(WindowRow(key, window.name, now, self.seq, count, known[held]))
         return found
 
-    def _is_due(self, track: Track, window: Window, low: int) -> bool:
-        if window.written < 0:
-            return True
-        return track.size - window.written >= max(self._config.every, (track.size - low) // 10)
+    def _is_due(self, track: Track, window: Window, now: datetime) -> bool:
+        return window.written < 0 or track.size - window.written >= self._pace(track, window, now)
+
+    def _pace(self, track: Track, window: Window, now: datetime) -> int:
+        """Return how many outcomes lie between two rows of a window."""
+        held = track.size - track.bounds(window, _microseconds(now - _EPOCH))
+        return max(self._config.every, held // 10)
 
     def _is_over(self, track: Track) -> bool:
         silent = self._newest - track.newest > self._longest
@@ -215,7 +229,7 @@ class PerformanceBook:
         over = [key for key, track in self._tracks.items() if self._is_over(track)]
         for key in over:
             del self._tracks[key]
-            self._touched.discard(key)
+            self._due.discard(key)
         gone = self._needed() - self._rows.first
         if gone < self._room // 2:
             self._room *= 2
@@ -234,6 +248,14 @@ def keys_of(model: str, symbol: str, regime: str, arm: str) -> tuple[Key, ...]:
 def _keys(resolved: Resolved) -> tuple[Key, ...]:
     told = resolved.prediction
     return keys_of(told.model, told.symbol, resolved.outcome.regime, told.arm)
+
+
+def _store(connection: Connection, values: list[dict[str, Any]]) -> None:
+    connection.execute(insert(PerformanceWindowRow), values)
+    upsert = (sqlite if connection.dialect.name == "sqlite" else postgresql).insert(PerformanceNewestRow)
+    fresh = {name: upsert.excluded[name] for name in ("as_of", "outcome_seq", "count", "metrics")}
+    key = ["market", "model", "symbol", "regime", "arm", "window"]
+    connection.execute(upsert.on_conflict_do_update(index_elements=key, set_=fresh), values)
 
 
 def _windows(config: Performance) -> list[Window]:

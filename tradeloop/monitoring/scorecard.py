@@ -25,7 +25,7 @@ import numpy as np
 
 from tradeloop.calendars import expected_closes
 from tradeloop.config import Params, parse_interval
-from tradeloop.metrics import METRICS
+from tradeloop.metrics import calibration, classification, financial, regression
 from tradeloop.metrics.base import Floats
 from tradeloop.monitoring.records import Logged, Resolved
 
@@ -157,23 +157,26 @@ def of_series(series: Floats, sums: Floats, facts: MarketFacts) -> Metrics:
     """Return the metrics of a window that need all of its values: `SERIES` (n, len(SERIES)), and the sums."""
     count = len(series)
     p_up, up, forecast, ret, log_range = (series[:, i] for i in range(5))
-    net, traded = returns(series)
-    annual = {"bars_per_year": facts.bars_per_year}
-    found = {
-        "auc": METRICS["auc"](up, p_up),
-        "ece": METRICS["ece"](up, p_up),
-        "ic": METRICS["ic"](ret, forecast),
-        "return_r2": _r2(ret, sums[_T["return_squared"]], count),
-        "range_r2": _r2(log_range, sums[_T["range_squared"]], count),
-        "sharpe": METRICS["sharpe"](net, **annual),
-        "sortino": METRICS["sortino"](net, **annual),
-        "win_rate": METRICS["hit_rate"](net),
-        "profit_factor": METRICS["profit_factor"](net),
-        "max_drawdown": METRICS["max_drawdown"](net),
-        "total_return": METRICS["total_return"](net),
-        "turnover": METRICS["turnover"](traded),
-    }
-    return {name: value if math.isfinite(value) else None for name, value in found.items()}
+    net, traded = (values[None] for values in returns(series))
+    equal, annual = {"weights": np.ones((1, count))}, {"bars_per_year": facts.bars_per_year}
+    # The metrics' own functions: what `Metric` adds, checking each array, would cost as much as they do.
+    with np.errstate(divide="ignore", invalid="ignore"):
+        found = {
+            "auc": classification.auc.function(up, p_up, **equal),
+            "ece": calibration.ece.function(up, p_up, **equal),
+            "ic": regression.ic.function(ret, forecast, **equal),
+            "return_r2": _r2(ret, sums[_T["return_squared"]], count),
+            "range_r2": _r2(log_range, sums[_T["range_squared"]], count),
+            "sharpe": financial.sharpe.function(net, **annual),
+            "sortino": financial.sortino.function(net, **annual),
+            "win_rate": financial.hit_rate.function(net),
+            "profit_factor": financial.profit_factor.function(net),
+            "max_drawdown": financial.max_drawdown.function(net),
+            "total_return": financial.total_return.function(net),
+            "turnover": financial.turnover.function(traded),
+        }
+    values = {name: float(value[0]) for name, value in found.items()}
+    return {name: value if math.isfinite(value) else None for name, value in values.items()}
 
 
 def returns(series: Floats) -> tuple[Floats, Floats]:
@@ -197,9 +200,9 @@ def wilson(successes: float, count: int, confidence: float) -> tuple[float | Non
     return middle - half, middle + half
 
 
-def _r2(actual: Floats, squared: float, count: int) -> float:
-    variance = float(np.mean((actual - actual.mean()) ** 2))
-    return 1.0 - float(squared) / count / variance if variance > 0 else math.nan
+def _r2(actual: Floats, squared: float, count: int) -> Floats:
+    variance = np.square(actual - actual.mean()).mean(keepdims=True)
+    return np.asarray(1.0 - squared / count / np.where(variance > 0, variance, np.nan))
 
 
 def _ratio(part: float, whole: float) -> float | None:

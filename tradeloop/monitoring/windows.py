@@ -95,12 +95,25 @@ class Window:
 
 
 class Track:
-    """The outcomes of one key, and the windows over them; positions count from its first outcome."""
+    """The outcomes of one key, and the windows over them; positions count from its first outcome.
 
-    def __init__(self, rows: Rows, windows: Sequence[Window]) -> None:
+    Attributes
+    ----------
+    size
+        How many outcomes there have been.
+    due_at
+        The size at which one of its windows is to be written again.
+    newest
+        The newest label's end, in microseconds since 1970.
+    last_row
+        The newest outcome's row.
+    """
+
+    def __init__(self, rows: Rows, windows: Sequence[Window], *, due_at: int) -> None:
         self._rows = rows
         self.windows = list(windows)
         self.size = 0
+        self.due_at = due_at
         self._first = 0
         self._own = np.empty(_START, dtype=np.int64)
         self._times = np.empty(_START, dtype=np.int64)
