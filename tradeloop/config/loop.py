@@ -46,7 +46,7 @@ class Rollout(Block):
 
     improvement: NonNegative = 0.05
     floor: NonNegative = 0.001
-    tolerance: NonNegative = 0.05
+    tolerance: NonNegative = 0.1
     weights: dict[Target, NonNegative] = {"direction": 0.4, "return": 0.2, "range": 0.4}
     alpha: Share = 0.05
     min_outcomes: Count = 100
