@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
+from operator import mul
 from typing import Any, Self
 
 from tradeloop.config import Degradation
@@ -88,25 +89,32 @@ class Bets:
 
 
 class ErrorScores:
-    """Errors of the log range as normal scores of the holdout's, freed of what the symbol's last error foretold."""
+    """Errors of the log range as normal scores of the holdout's, freed of what the symbol's errors before foretold."""
 
     def __init__(self, range_: Range) -> None:
-        self._mean, self._lag1 = range_.mean.value, range_.lag1
+        self._mean, self._memory = range_.mean.value, range_.memory
         self._quantiles = list(range_.scores)
         self._grid: list[float] = score_grid(range_.limit).tolist()
-        self._alone = math.sqrt(1.0 - range_.lag1**2)
+        # Errors by themselves are spread more widely than innovations are.
+        self._alone = range_.innovation_sd / range_.residual.sd if range_.residual.sd > 0 else 1.0
         self.clear()
 
     def score(self, scored: Scored) -> float:
-        """Return the normal score; an error that comes late, behind its successor, is taken by itself."""
+        """Return the normal score.
+
+        An error that comes late, behind its successor, is taken by itself; so are a symbol's first ones.
+        """
         apart = scored.error - self._mean
-        last = self._last.get(scored.symbol)
-        if last is None or last[0] < scored.at:
-            self._last[scored.symbol] = (scored.at, apart)
-        if last is None or last[0] >= scored.at:
-            # Errors by themselves are spread more widely than innovations are.
+        at, before = self._last.get(scored.symbol, (scored.at - 1, []))
+        if at >= scored.at:
             return self._interpolate(apart * self._alone)
-        return self._interpolate(apart - self._lag1 * last[1])
+        foretold = math.fsum(map(mul, self._memory, before))
+        if self._memory:
+            self._last[scored.symbol] = (scored.at, [apart, *before[: len(self._memory) - 1]])
+        else:
+            self._last[scored.symbol] = (scored.at, before)
+        scale = 1.0 if len(before) == len(self._memory) else self._alone
+        return self._interpolate((apart - foretold) * scale)
 
     def _interpolate(self, innovation: float) -> float:
         quantiles, grid = self._quantiles, self._grid
@@ -118,15 +126,15 @@ class ErrorScores:
 
     def clear(self) -> None:
         """Forget the last errors."""
-        self._last: dict[str, tuple[int, float]] = {}
+        self._last: dict[str, tuple[int, list[float]]] = {}
 
     def state(self) -> dict[str, Any]:
         """Return what `restore` needs, as JSON."""
-        return {"last": {symbol: list(value) for symbol, value in self._last.items()}}
+        return {"last": {symbol: [at, list(before)] for symbol, (at, before) in self._last.items()}}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from `state`."""
-        self._last = {symbol: (int(at), float(value)) for symbol, (at, value) in state["last"].items()}
+        self._last = {symbol: (int(at), [float(v) for v in before]) for symbol, (at, before) in state["last"].items()}
 
 
 def _informative(sharpness: Sharpness, margin: float) -> bool:
