@@ -11,13 +11,16 @@ from pathlib import Path
 
 import psutil
 import pytest
+from sqlalchemy import update
 
 from tests.loop.conftest import DAY, EASY, NIGHT, Bench, Repository, until
 from tests.loop.fake_dvc import MODEL
 from tradeloop.errors import StoreError
 from tradeloop.loop.limits import MARK, kill_marked
 from tradeloop.loop.retrain import is_gone, owner_name
+from tradeloop.state.database import Database
 from tradeloop.state.job import Job
+from tradeloop.state.tables import JobRow
 
 Make = Callable[..., Bench]
 
@@ -279,6 +282,18 @@ class TestCrash:
         lost, done = reversed(used.queue.experiments())
         assert (lost["state"], done["state"]) == ("failed", "succeeded") and lost["error"].startswith("lost: ")
         assert repository.calls().count("cache dir") == 1  # one clone
+
+    @pytest.mark.parametrize(("stale_after", "becomes"), [("5m", "queued"), ("1h", "running")])
+    def test_an_owner_elsewhere_is_waited_for(
+        self, bench: Make, state: Database, stale_after: str, becomes: str
+    ) -> None:
+        used = bench(stale_after=stale_after)
+        asked = used.ask()
+        assert used.queue.claim("another-host:1:x", NIGHT) is not None
+        with state.write() as connection:
+            connection.execute(update(JobRow).values(seen_at=datetime.now(UTC) - timedelta(minutes=10)))
+        used.retraining.step(DAY)  # when it may not start again
+        assert used.queue.get(asked.id).state == becomes
 
     def test_what_a_dead_supervisor_left_is_killed(self, bench: Make, repository: Repository) -> None:
         repository.behave("hang")

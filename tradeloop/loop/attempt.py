@@ -26,6 +26,8 @@ from tradeloop.loop.progress import Progress, explain, stages_before
 from tradeloop.loop.workspace import TARGET, Workspace
 from tradeloop.state.job import Attempt
 
+_TELL_SECONDS = 2.0
+
 
 @dataclass(frozen=True)
 class Spec:
@@ -91,6 +93,7 @@ class Training:
         limits = Limits(**spec.limits)
         self._watch = Watch(limits, Path(spec.root), interrupted=lifeline, tick=self._tick)
         self._progress = Progress(spec.log)
+        self._told = 0.0
         own = {**spec.environment, **limits.environment, MARK: spec.job_id}
         self._environment = self._workspace.environment(own)
 
@@ -172,7 +175,8 @@ class Training:
         )
 
     def _tick(self, memory: float, seconds: float) -> None:
-        if self._progress.read():
+        if self._progress.read() or self._watch.wall_seconds - self._told >= _TELL_SECONDS:
+            self._told = self._watch.wall_seconds
             figures = {"memory_mib": round(memory), "cpu_seconds": round(seconds, 1)}
             write_json(self._spec.progress, self._progress.as_dict() | figures)
 

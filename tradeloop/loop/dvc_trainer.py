@@ -174,6 +174,8 @@ def _line(running: _Running) -> str:
     try:
         at = json.loads(running.spec.progress.read_text(encoding="utf-8"))
     except (OSError, ValueError):
+        at = {"number": 0}
+    if not at["number"]:
         return f"preparing, {seconds:.0f} s"
     of = f" of {at['of']}" if at["of"] else ""
     return f"stage {at['number']}{of} {at['stage']}, {seconds:.0f} s, {at['memory_mib']} MiB"
