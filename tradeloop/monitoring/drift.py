@@ -244,7 +244,10 @@ class _Sketches:
 
 
 def as_normal(t: Floats, degrees: Floats) -> Floats:
-    """Return the size of the normal deviates that are as rare as Student's `t`, to a per cent (Wallace 1959)."""
+    """Return the size of the normal deviates that are as rare as Student's `t` (Wallace 1959).
+
+    To three per cent from three degrees of freedom on; below, where far out, it is too small, which is cautious.
+    """
     return np.asarray((8 * degrees + 1) / (8 * degrees + 3) * np.sqrt(degrees * np.log1p(t**2 / degrees)))
 
 
