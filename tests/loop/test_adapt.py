@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import numpy as np
@@ -109,6 +110,37 @@ def test_not_worse_applies_without_proof(bundle: Bundle) -> None:
     assert snapshots[0].outcome_seq <= 100
     phases = {part["phase"] for part in adapter.summary().values()}
     assert "applied" in phases
+
+
+def test_snapshots_come_every_so_many_outcomes(bundle: Bundle) -> None:
+    for every in (25, 60):
+        config = ON.model_copy(update={"apply": "not_worse", "min_bars": 1, "every": every})
+        _, snapshots = run(bundle, config, 300)
+        by_count = [one.outcome_seq for one in snapshots if one.reason.startswith("after")]
+        assert by_count
+        assert all(seq % every == 0 for seq in by_count)
+
+
+def test_a_rise_of_the_loss_makes_a_target_forget(bundle: Bundle) -> None:
+    adapter = Adapter(bundle, ON.model_copy(update={"apply": "not_worse", "min_bars": 20, "prove": 1e-9}))
+    calm, x, forecast = stream(bundle, 400, shift=0.6)
+    adapter.update(calm, x, forecast)
+    assert adapter.summary()["range"]["intercept"] > 0.4
+    wild, x, forecast = stream(bundle, 200, seed=7, shift=-2.0, spread=4.0)
+    wild = [
+        replace(
+            one,
+            prediction=replace(
+                one.prediction,
+                asked_at=one.prediction.asked_at + timedelta(hours=400),
+                feature_time=one.prediction.asked_at + timedelta(hours=400),
+            ),
+            outcome=replace(one.outcome, seq=one.seq + 400, resolved_at=one.outcome.resolved_at + timedelta(hours=400)),
+        )
+        for one in wild
+    ]
+    snapshots = adapter.update(wild, x, forecast)
+    assert any("range: the loss has risen; what was learned is forgotten" in one.reason for one in snapshots)
 
 
 def test_no_number_moves_further_than_max_step_an_outcome(bundle: Bundle) -> None:

@@ -204,6 +204,7 @@ def test_forecasts_that_begin_to_differ_late_are_compared_all_the_same() -> None
     for k in range(400):
         stream.update(0.3 if k % 4 else -0.3, 0.01, 0.7, ZERO)
     assert stream.better.value > 20
+    assert stream.clipped < 150  # the scale has found them
 
 
 # -- the test ---------------------------------------------------------------------------------------------------------
@@ -447,7 +448,7 @@ def test_the_first_of_two_answers_counts_and_a_restated_outcome_replaces() -> No
     (first,) = resolved(0, {"a": Skill()})
     again = replace(first, prediction=replace(first.prediction, p_up=0.9))
     restated = replace(first, outcome=replace(first.outcome, ret=0.5, revision=1))
-    for each in (first, again, restated):
+    for each in (first, restated, again):
         pairing.add(each, known)
     moment, _ = pairing.add(resolved(1, {"a": Skill()})[0], known)
     (ended,) = moment.ended.values()

@@ -218,13 +218,17 @@ def test_the_least_promising_makes_room(fast: Loop) -> None:
 
 
 def test_nothing_is_promoted_while_the_champion_is_on_watch(fast: Loop) -> None:
-    fast = Loop(fast.database, changed(watch_outcomes=400), {"old": CHANCE, "new": FAIR, "best": GOOD, "bad": BAD})
+    fast = Loop(fast.database, changed(watch_for="20d"), {"old": CHANCE, "new": FAIR, "best": GOOD, "bad": BAD})
     fast.register("best")
     fast.admit("new")
     until(fast, "promote")
     fast.admit("best")
-    kinds = [action.kind for action in fast.run(1_200)]
-    assert kinds.index("end_watch") < kinds.index("promote")
+    kinds = [action.kind for action in fast.run(470)]
+    assert kinds == ["watch", "stage"]
+    (best,) = fast.rollout.evidence()["trials"]
+    assert best["test"]["e_better"] > 1 / QUICK.alpha
+    kinds = [action.kind for action in fast.run(50)]
+    assert kinds[:2] == ["end_watch", "promote"]
 
 
 @pytest.mark.parametrize("watch", ["loop", "all"])
@@ -361,6 +365,38 @@ def test_a_bundle_that_may_not_serve_is_not_staged(fast: Loop) -> None:
     assert staged(fast) == []
 
 
+def test_what_could_not_be_done_is_tried_once(fast: Loop) -> None:
+    broken: list[str] = []
+
+    def check(model: str) -> dict[str, str]:
+        if broken:
+            raise BundleError(broken[0])
+        return {}
+
+    fast.rollout = Rollout(fast.registry, QUICK, standing_of=lambda _: Standing(()), check=check)
+    fast.admit("new")
+    fast.settle()
+    broken.append("it was edited")
+    kinds = [action.kind for action in fast.run(300)]
+    assert kinds == ["promote", "overridden"]
+    broken.clear()
+    fast.registry.promote("twin", actor="anna", reason="mine")
+    assert "promote" in {action.kind for action in fast.run(300)}
+
+
+def test_a_decision_that_a_crash_and_a_person_overtook_is_said_to_be_void(fast: Loop) -> None:
+    fast.admit("new")
+    fast.settle()
+    fast.fail = "before deed"
+    with pytest.raises(Crash):
+        until(fast, "promote")
+    fast.registry.promote("twin", actor="anna", reason="mine")
+    again = Loop(fast.database, QUICK, fast.skills)
+    kinds = [(action.kind, action.version) for action in again.settle()]
+    assert kinds == [("overridden", "new"), ("restart", "twin")]
+    assert champion(again) == "twin"
+
+
 def test_a_database_that_is_away_only_delays(fast: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
     fast.admit("new")
     (action,) = fast.rollout.advance(at(0))
@@ -491,6 +527,14 @@ def test_a_loop_that_lost_its_memory_goes_on_from_the_registry(fast: Loop) -> No
     assert (trial["version"], trial["managed"]) == ("twin", True)
 
 
+def test_without_a_memory_a_watch_that_has_ended_does_not_begin_again(fast: Loop) -> None:
+    fast.admit("new")
+    until(fast, "end_watch")
+    fresh = Rollout(fast.registry, QUICK, standing_of=lambda _: Standing(()))
+    assert fresh.advance(at(fast.step)) == []
+    assert fresh.watch == {}
+
+
 def test_the_state_is_compact_and_complete(fast: Loop) -> None:
     fast.admit("new")
     fast.admit("bad")
@@ -515,13 +559,15 @@ def test_how_outcomes_are_cut_into_turns_makes_no_difference(fast: Loop) -> None
     kept = fast.rollout.state()
     outcomes = [each for step in range(50) for each in resolved(step, fast.skills, symbols=fast.symbols)]
     states = []
-    for size in (1, 7, len(outcomes)):
+    for size in (1, 7, len(outcomes), -1):
         rollout = Rollout(fast.registry, QUICK, standing_of=lambda _: Standing(()))
         rollout.restore(kept)
-        for start in range(0, len(outcomes), size):
+        if size < 0:
+            rollout.observe(sorted(outcomes, key=lambda each: (each.prediction.symbol, each.seq)))
+        for start in range(0, len(outcomes), size) if size > 0 else ():
             rollout.observe(outcomes[start : start + size])
         states.append(rollout.state())
-    assert states[0] == states[1] == states[2]
+    assert states[0] == states[1] == states[2] == states[3]
     assert states[0]["trials"][0]["test"]["pairs"] >= 98
 
 

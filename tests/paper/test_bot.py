@@ -18,6 +18,8 @@ import pytest
 from tests.paper.market import BARS, RULES, bot, feed
 from tests.paper.service import Service
 from tests.servers import TOKEN, Server, make_home
+from tradeloop.cli import paper as cli
+from tradeloop.config import load_params
 from tradeloop.errors import StoreError
 from tradeloop.monitoring.feed import ArrayFeed
 from tradeloop.monitoring.fills import costs
@@ -143,6 +145,34 @@ def test_on_the_live_clock_only_the_newest_bar_is_asked_about(
         later.run(later.due())
         assert len(service.predictions) == 2
         assert len(ledger.bars()) == 9
+
+
+def test_on_the_live_clock_the_command_waits_for_bars_and_for_the_service(monkeypatch: pytest.MonkeyPatch) -> None:
+    naps: list[float] = []
+    monkeypatch.setattr(cli.time, "sleep", naps.append)
+
+    class Waiting:
+        turns = 0
+
+        @property
+        def finished(self) -> bool:
+            return self.turns == 3
+
+        def report(self) -> None:
+            self.turns += 1
+            if self.turns == 2:
+                raise StoreError("no service answers")
+
+        def due(self) -> list[datetime]:
+            return []
+
+        def run(self, times: list[datetime], _: Any) -> None:
+            assert times == []
+
+    params = load_params(ROOT / "params.yaml")
+    params = params.model_copy(update={"paper": params.paper.model_copy(update={"poll": 7.0})})
+    cli._follow(Waiting(), params)  # type: ignore[arg-type]
+    assert naps == [7.0] * 3
 
 
 @contextmanager

@@ -163,6 +163,7 @@ def test_nothing_is_made_or_lost_and_no_limit_is_broken(
         targets = {s: want(side, f"{number}") for s, side in zip(SYMBOLS, sides, strict=True) if side is not None}
         stopped = account.stopped
         account, fills = go(account, targets, quotes, rules)
+        paid = sum(fill.fee + fill.quantity * abs(fill.price - fill.expected_price) for fill in fills)
         for fill in fills:
             assert fill.quantity <= rules.participation * quotes[fill.symbol].volume * (1 + 1e-12)
             worse = (fill.price - fill.expected_price) * (1 if fill.side == "buy" else -1)
@@ -172,7 +173,7 @@ def test_nothing_is_made_or_lost_and_no_limit_is_broken(
             held[fill.symbol] += fill.quantity if fill.side == "buy" else -fill.quantity
             if fill.pnl is None:
                 assert not stopped
-                assert fill.quantity * opens[fill.symbol] <= cap * account.equity * (1 + 1e-9)
+                assert fill.quantity * opens[fill.symbol] <= cap * (account.equity + paid) * (1 + 1e-9)
                 assert account.exposure <= 0.9 * account.equity * (1 + 1e-9)
                 assert account.cash >= 0
         unrealised = sum(p.quantity * (account.marks[s] - p.price) for s, p in account.positions.items())

@@ -54,11 +54,10 @@ class Weights:
         whole = sum(grown.values()) + 1.0 - sum(self.members.values())
         each = _ELSEWHERE * config.share / max(len(grown), 1)
         new = {name: (1.0 - config.share) * weight / whole + each for name, weight in grown.items()}
-        moved = sum(abs(new[name] - weight) for name, weight in self.members.items())
-        part = min(1.0, config.max_step / max(moved, _LEAST))
-        new = {name: weight + part * (new[name] - weight) for name, weight in self.members.items()}
         most = min(1.0, config.max_weight / max(sum(new.values()), _LEAST))
-        self.members = {name: most * weight for name, weight in new.items()}
+        moved = sum(abs(most * new[name] - weight) for name, weight in self.members.items())
+        part = min(1.0, config.max_step / max(moved, _LEAST))
+        self.members = {name: weight + part * (most * new[name] - weight) for name, weight in self.members.items()}
 
     def forget(self) -> None:
         """Go back to the packaged forecast alone."""
