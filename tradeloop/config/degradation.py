@@ -12,9 +12,9 @@ from tradeloop.config.base import Block, Count, NonNegative, Positive, Share, Sp
 class Weights(Block):
     """How much of the statistic each target gets; what carries no information gives its part to the others."""
 
-    direction: NonNegative = 0.5
+    direction: NonNegative = 0.6
     ret: NonNegative = 0.1
-    range: NonNegative = 0.4
+    range: NonNegative = 0.3
 
     @model_validator(mode="after")
     def _some(self) -> Self:
@@ -32,6 +32,8 @@ class Degradation(Block):
         Resolved predictions between false alarms, on average at least.
     margin
         How many standard errors of the reference a skill may be below it without being a fall.
+    tolerance
+        Bias of the range forecast, in standard deviations of its error, that is no fall of skill.
     window, drop
         The plain threshold: mean loss of so many predictions, above the reference by this share.
     adwin
@@ -43,6 +45,7 @@ class Degradation(Block):
     run_length: Annotated[float, Field(ge=100)] = 10_000.0
     weights: Weights = Weights()
     margin: NonNegative = 1.0
+    tolerance: Annotated[float, Field(ge=0, le=1)] = 0.25
     window: Count = 200
     drop: Positive = 0.05
     adwin: Share = 0.002

@@ -10,27 +10,30 @@ from typing import Any, Self
 
 from tradeloop.config import Degradation
 from tradeloop.monitoring.scored import Scored
-from tradeloop.monitoring.sequential import Bet, Line, ScoreBets, SignBets
+from tradeloop.monitoring.sequential import Bet, Line, ScoreBets, Shift, SignBets
 from tradeloop.reference import Range, Reference, Sharpness
 from tradeloop.reference.content import score_grid
 
 # Slope as a multiple of the holdout's, and change of the intercept in log odds; shares of the target's weight.
 _DIRECTION = (
-    ("edge lost", 0.0, 0.0, 0.4),
-    ("edge turned round", -1.0, 0.0, 0.4),
-    ("edge halved", 0.5, 0.0, 0.1),
-    ("more ups", 1.0, 0.4, 0.05),
-    ("fewer ups", 1.0, -0.4, 0.05),
+    ("edge lost", 0.0, 0.0, 0.35),
+    ("edge turned round", -1.0, 0.0, 0.5),
+    ("edge halved", 0.5, 0.0, 0.09),
+    ("more ups", 1.0, 0.4, 0.03),
+    ("fewer ups", 1.0, -0.4, 0.03),
 )
 _RETURN = (("edge lost", 0.0, 0.0, 0.5), ("edge turned round", -1.0, 0.0, 0.5))
-# In normal scores.
+# Mean of the normal score at first, later, and share of the weight. A jump of volatility is large once: within a few
+# bars the features have seen it.
 _SHIFTS = (
-    ("far wider than forecast", 3.0, 0.2),
-    ("wider than forecast", 1.0, 0.25),
-    ("far narrower than forecast", -3.0, 0.1),
-    ("narrower than forecast", -1.0, 0.15),
+    ("level jumped up", 4.5, 1.5, 0.55),
+    ("wider than forecast", 1.25, 1.25, 0.15),
+    ("level fell", -4.5, -1.5, 0.1),
+    ("narrower than forecast", -1.25, -1.25, 0.05),
 )
-_SCALES = (("errors half as large again", 1.5, 0.2), ("errors twice as large", 2.0, 0.1))
+_SCALES = (("errors half as large again", 1.5, 0.1), ("errors twice as large", 2.0, 0.05))
+_TAIL = 0.8  # of the slope that the last scores have: how much an error beyond the holdout's most extreme one counts
+_EXTREME = 6.0
 
 
 class Bets:
@@ -41,7 +44,8 @@ class Bets:
         self.weights = dict(weights)
         self._direction, direction = _sign_bets("direction", reference.direction, _DIRECTION, margin)
         self._return, ret = _sign_bets("ret", reference.ret, _RETURN, margin)
-        self._range, range_ = _score_bets(reference, margin)
+        self._range, range_ = _score_bets(reference, margin, config.tolerance)
+        self._share = reference.ret.size_share
         every = {"direction": direction, "ret": ret, "range": range_}
         self._active = [name for name in every if weights.get(name, 0.0) > 0]
         self.bets = [
@@ -61,19 +65,25 @@ class Bets:
         total = sum(weights.values())
         return cls(reference, config, {name: value / total if total else 0.0 for name, value in weights.items()})
 
-    def log_ratios(self, batch: Sequence[Scored]) -> list[float]:
-        """Return the log of each bet's product of ratios over the outcomes of one time."""
+    def log_ratios(self, batch: Sequence[Scored]) -> tuple[list[float], list[float]]:
+        """Return the log of each bet's product of ratios over the outcomes of one time, see `Detector.update`.
+
+        First those of a change that has begun before, then those of one that begins here.
+        """
+        later: list[float] = []
+        at_first: list[float] = []
         scores = [self._errors.score(scored) for scored in batch]
-        ratios: list[float] = []
         for name in self._active:
-            if name == "direction":
-                ratios += self._direction.log_ratios([(scored.log_odds, scored.sign) for scored in batch])
-            elif name == "ret":
-                moved = [(scored.covariate, scored.sign) for scored in batch if scored.covariate is not None]
-                ratios += self._return.log_ratios(moved)
+            if name == "range":
+                ratios, onsets = self._range.log_ratios(scores)
+            elif name == "direction":
+                ratios = onsets = self._direction.log_ratios([(scored.log_odds, scored.sign) for scored in batch])
             else:
-                ratios += self._range.log_ratios(scores)
-        return ratios
+                moved = [(scored.covariate(self._share), scored.sign) for scored in batch if scored.size]
+                ratios = onsets = self._return.log_ratios(moved)
+            later += ratios
+            at_first += onsets
+        return later, at_first
 
     def clear(self) -> None:
         """Forget the last errors."""
@@ -95,6 +105,11 @@ class ErrorScores:
         self._mean, self._memory = range_.mean.value, range_.memory
         self._quantiles = list(range_.scores)
         self._grid: list[float] = score_grid(range_.limit).tolist()
+        last = len(self._grid) // 8
+        self._slopes: list[float] = [
+            _TAIL * (self._grid[b] - self._grid[a]) / max(self._quantiles[b] - self._quantiles[a], 1e-9)
+            for a, b in ((0, last), (-1 - last, -1))
+        ]
         # Errors by themselves are spread more widely than innovations are.
         self._alone = range_.innovation_sd / range_.residual.sd if range_.residual.sd > 0 else 1.0
         self.clear()
@@ -119,8 +134,10 @@ class ErrorScores:
     def _interpolate(self, innovation: float) -> float:
         quantiles, grid = self._quantiles, self._grid
         right = bisect_right(quantiles, innovation)
-        if right == 0 or right == len(quantiles):
-            return grid[min(right, len(grid) - 1)]
+        if right == 0:
+            return max(grid[0] + self._slopes[0] * (innovation - quantiles[0]), -_EXTREME)
+        if right == len(quantiles):
+            return min(grid[-1] + self._slopes[1] * (innovation - quantiles[-1]), _EXTREME)
         below, above = quantiles[right - 1], quantiles[right]
         return grid[right - 1] + (grid[right] - grid[right - 1]) * (innovation - below) / (above - below)
 
@@ -155,14 +172,16 @@ def _sign_bets(
     return SignBets(lines, sharpness.design_effect), bets
 
 
-def _score_bets(reference: Reference, margin: float) -> tuple[ScoreBets, list[Bet]]:
+def _score_bets(reference: Reference, margin: float, tolerance: float) -> tuple[ScoreBets, list[Bet]]:
+    """Return the bets on the range's errors; a mean within the tolerance, a spread within half of it, are no fall."""
     range_ = reference.range
-    off = margin * math.sqrt(range_.location_effect / reference.rows)
-    spread = 1.0 + margin * math.sqrt(range_.scale_effect / (2 * reference.rows))
+    off = tolerance + margin * math.sqrt(range_.location_effect / reference.rows)
+    spread = 1.0 + tolerance / 2 + margin * math.sqrt(range_.scale_effect / (2 * reference.rows))
     bets = ScoreBets(
-        [(shift, math.copysign(off, shift)) for _, shift, _ in _SHIFTS],
-        [(scale, spread) for _, scale, _ in _SCALES],
+        [Shift(mean, onset, math.copysign(off, mean)) for _, onset, mean, _ in _SHIFTS],
+        [(spread * scale, spread) for _, scale, _ in _SCALES],
+        symbol_effect=range_.symbol_effect,
         location_effect=range_.location_effect,
         scale_effect=range_.scale_effect,
     )
-    return bets, [Bet("range", name, weight) for name, _, weight in (*_SHIFTS, *_SCALES)]
+    return bets, [Bet("range", name, weight) for name, *_, weight in (*_SHIFTS, *_SCALES)]

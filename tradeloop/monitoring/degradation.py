@@ -10,12 +10,14 @@ What is asked of every outcome is how it compares with the champion's *own* vali
     edge of the return forecast is lost or turned round. A return of exactly zero says nothing.
 ``range``
     The error of the log range, less what the error before it lets expect, as a normal score of the holdout's errors:
-    its mean has moved up or down, or its spread has grown. Scores end at the holdout's most extreme error, so no tail
-    can raise an alarm by itself.
+    its level has jumped, its mean has moved, or its spread has grown. Beyond the holdout's most extreme error scores
+    grow more slowly, and end at six.
 
 The reference is an estimate. The null hypothesis is therefore taken at the worse end of it, `margin` standard errors
-below the skill that was measured; a target whose edge cannot be told from nothing so far takes no part, and its weight
-goes to the others. How the bets become one statistic with a bounded rate of false alarms: `sequential`.
+below the skill that was measured, and for the range `tolerance` standard deviations of its error further: no forecast
+of volatility is unbiased in every stretch of a year, and that is not what an alarm is for. A target whose edge cannot
+be told from nothing so far takes no part, and its weight goes to the others. How the bets become one statistic with a
+bounded rate of false alarms: `sequential`.
 
 A restated outcome (``revision`` above 0) is counted, not tested again: its first form has been, and a test that could
 take back what it has seen would lose its bound. Predictions of other arms and models are for the caller to leave out.
@@ -137,8 +139,8 @@ class SkillMonitor:
             for number, value in enumerate(scored.skill):
                 sums[2 * number] += value
                 sums[2 * number + 1] += value * value
-        ratios = self._bets.log_ratios(usable)
-        crossed = self._detector.update(ratios, len(usable), at=usable[0].at, sums=sums)
+        ratios, onsets = self._bets.log_ratios(usable)
+        crossed = self._detector.update(ratios, len(usable), at=usable[0].at, sums=sums, onsets=onsets)
         if crossed and self._alarm is None:
             self._alarm = self._raise(last)
 

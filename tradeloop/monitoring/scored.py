@@ -27,12 +27,10 @@ class Scored:
         Of up, as forecast.
     sign
         +1 for up, −1 for not up.
-    covariate
-        Of the return's sign, see `reference.content.alignment_covariate`; None where the price did not move.
+    scaled, size
+        Return forecast, and return, over the forecast volatility per bar.
     error
         Log range less its forecast.
-    alignment
-        Forecast times return, both over the forecast volatility.
     losses
         Log loss; squared error of the return over forecast volatility; squared error of the log range.
     """
@@ -41,9 +39,9 @@ class Scored:
     symbol: str
     log_odds: float
     sign: float
-    covariate: float | None
+    scaled: float
+    size: float
     error: float
-    alignment: float
     losses: tuple[float, float, float]
 
     @property
@@ -54,7 +52,11 @@ class Scored:
     @property
     def skill(self) -> tuple[float, ...]:
         """The values that `SKILL` names."""
-        return (self.hit, self.losses[0], self.alignment, self.error, self.losses[2])
+        return (self.hit, self.losses[0], self.scaled * self.size, self.error, self.losses[2])
+
+    def covariate(self, share: float) -> float:
+        """Return the covariate of the return's sign; see `reference.content.alignment_covariate`."""
+        return self.scaled * (1.0 - share + share * min(abs(self.size), MAGNITUDE))
 
 
 def score(resolved: Resolved) -> Scored | None:
@@ -78,9 +80,9 @@ def score(resolved: Resolved) -> Scored | None:
         symbol=p.symbol,
         log_odds=log_odds,
         sign=sign,
-        covariate=scaled * min(abs(size), MAGNITUDE) if actual else None,
+        scaled=scaled,
+        size=size,
         error=error,
-        alignment=scaled * size,
         losses=(softplus(-sign * log_odds), (size - scaled) ** 2, error * error),
     )
 

@@ -4,10 +4,11 @@ A *bet* is a ratio L of two likelihoods of an outcome: of an alternative, and of
 mean, given the past, is at most 1. For each bet j of weight w_j (the weights sum to 1), over n outcomes that are
 learned together,
 
-.. math:: R_j \leftarrow (w_j\, n + R_j) \prod L_j
+.. math:: R_j \leftarrow w_j\, n \prod L_j^0 + R_j \prod L_j
 
-so that :math:`\sum_j R_j` less the number of outcomes is a supermartingale. An alarm at :math:`\sum_j R_j \ge A`
-therefore comes, without a change, after A outcomes on average or later, whatever the alternatives are (Shin, Ramdas
+where :math:`L^0` is the ratio of outcomes with which the change begins, in most bets the same as L. So
+:math:`\sum_j R_j` less the number of outcomes is a supermartingale, and an alarm at :math:`\sum_j R_j \ge A`
+comes, without a change, after A outcomes on average or later, whatever the alternatives are (Shin, Ramdas
 and Rinaldo 2022, "E-detectors", section 2; for one known alternative it is the test of Shiryaev and Roberts, which is
 nearly optimal against Lorden's limit).
 
@@ -25,7 +26,8 @@ from typing import Any
 
 from tradeloop.monitoring.scored import softplus
 
-_LARGEST = 1e280  # a statistic beyond it says nothing more
+_LARGEST = 1e250  # a statistic beyond it says nothing more
+_STEEPEST = 100.0  # nor does a ratio beyond e to this power
 
 
 @dataclass(frozen=True)
@@ -73,25 +75,37 @@ class Detector:
         # By bet: count, time of the first outcome and totals where the CUSUM left zero.
         self._began = [(self.count, 0, tuple(self._totals))] * size
 
-    def update(self, log_ratios: Sequence[float], count: int, *, at: int, sums: Sequence[float]) -> bool:
+    def update(
+        self,
+        log_ratios: Sequence[float],
+        count: int,
+        *,
+        at: int,
+        sums: Sequence[float],
+        onsets: Sequence[float] | None = None,
+    ) -> bool:
         """Add `count` outcomes of the time `at` (microseconds since 1970); return whether the threshold is reached.
 
         Parameters
         ----------
         log_ratios
-            Log of each bet's product of ratios.
+            Log of each bet's product of ratios, if the change has begun before.
         sums
             What the outcomes add to the sums.
+        onsets
+            Log of each bet's product of ratios, if the change begins here; None: the same.
         """
         r, cusum, began = self._r, self._cusum, self._began
         here = None
         for number, log_ratio in enumerate(log_ratios):
-            grown = (self._weights[number] * count + r[number]) * math.exp(min(log_ratio, 600.0))
+            onset = log_ratio if onsets is None else onsets[number]
+            begun = self._weights[number] * count * math.exp(min(onset, _STEEPEST))
+            grown = begun + r[number] * math.exp(min(log_ratio, _STEEPEST))
             r[number] = grown if grown < _LARGEST else _LARGEST
             if cusum[number] <= 0.0:
                 here = here or (self.count, at, tuple(self._totals))
                 began[number] = here
-                cusum[number] = log_ratio
+                cusum[number] = onset
             else:
                 cusum[number] += log_ratio
         self._totals = [total + more for total, more in zip(self._totals, sums, strict=True)]
@@ -178,32 +192,60 @@ class SignBets:
         return [(losses[null] - losses[alternative]) * self._power for alternative, null in self._pairs]
 
 
+@dataclass(frozen=True)
+class Shift:
+    """The mean of a standard normal score has moved from no more than `null` to `onset` at first, then `mean`."""
+
+    mean: float
+    onset: float
+    null: float
+
+
 class ScoreBets:
     """Bets on a score that is standard normal under the null: that its mean has moved, or its spread grown.
 
     Parameters
     ----------
     shifts
-        (alternative, null) mean of each bet on the mean.
+        Bets on the mean.
     scales
         (alternative, null) standard deviation of each bet on the spread.
-    location_effect, scale_effect
-        Design effects of the score and of its square.
+    symbol_effect, location_effect, scale_effect
+        Design effects of the scores of one time, of all, and of their squares.
     """
 
     def __init__(
         self,
-        shifts: Sequence[tuple[float, float]],
+        shifts: Sequence[Shift],
         scales: Sequence[tuple[float, float]],
         *,
+        symbol_effect: float,
         location_effect: float,
         scale_effect: float,
     ) -> None:
-        by_shift = [((b * b - a * a) / 2 / location_effect, (a - b) / location_effect, 0.0) for a, b in shifts]
-        by_scale = [(math.log(b / a) / scale_effect, 0.0, (1 / b**2 - 1 / a**2) / 2 / scale_effect) for a, b in scales]
-        self._terms = [*by_shift, *by_scale]
+        grown = [(math.log(b / a) / scale_effect, 0.0, (b**-2 - a**-2) / 2 / scale_effect) for a, b in scales]
+        self._later = [_moved(shift.mean, shift.null, location_effect) for shift in shifts] + grown
+        at_first = [
+            _moved(shift.mean, shift.null, location_effect)
+            if shift.onset == shift.mean
+            else _moved(shift.onset, shift.null, symbol_effect)
+            for shift in shifts
+        ]
+        self._at_first = at_first + grown
 
-    def log_ratios(self, scores: Sequence[float]) -> list[float]:
-        """Return the log of each bet's product of ratios over scores, bets on the mean first."""
+    def log_ratios(self, scores: Sequence[float]) -> tuple[list[float], list[float]]:
+        """Return the log of each bet's product of ratios over scores, if the change began before, and if it does now.
+
+        Bets on the mean come first.
+        """
         count, total, squares = len(scores), sum(scores), sum(score * score for score in scores)
-        return [constant * count + linear * total + square * squares for constant, linear, square in self._terms]
+        later, at_first = (
+            [constant * count + linear * total + square * squares for constant, linear, square in terms]
+            for terms in (self._later, self._at_first)
+        )
+        return later, at_first
+
+
+def _moved(mean: float, null: float, effect: float) -> tuple[float, float, float]:
+    """Return the coefficients of 1, score and squared score in the log ratio of two normal means."""
+    return (null * null - mean * mean) / 2 / effect, (mean - null) / effect, 0.0

@@ -9,7 +9,8 @@ little, and whoever tests against it must know.
 from __future__ import annotations
 
 from tradeloop.reference.content import Estimate, Features, Forecasts, Range, Reference, Sharpness, Sketch
-from tradeloop.reference.measure import build_reference, fit_line
+from tradeloop.reference.estimates import fit_line
+from tradeloop.reference.measure import build_reference
 
 __all__ = [
     "Estimate",

@@ -100,6 +100,8 @@ class Return(Sharpness):
 
     Attributes
     ----------
+    size_share
+        How much the size counts, as the holdout's returns have it: 0 not at all, 1 as with Gaussian errors.
     residual
         (return − forecast) / forecast volatility per bar.
     alignment
@@ -110,6 +112,7 @@ class Return(Sharpness):
         Mean squared residual.
     """
 
+    size_share: Annotated[float, Field(ge=0, le=1)]
     residual: Sketch
     alignment: Sketch
     coverage: Estimate
@@ -129,8 +132,8 @@ class Range(Block):
         Standard deviation of the innovations.
     scores
         Quantiles of the innovation at the normal scores from ``-limit`` to ``limit`` in equal steps.
-    location_effect, scale_effect
-        Design effects of the scores and of their squares.
+    symbol_effect, location_effect, scale_effect
+        Design effects of the scores at one time, of the scores over all time, and of their squares.
     """
 
     residual: Sketch
@@ -140,6 +143,7 @@ class Range(Block):
     scores: Annotated[tuple[Finite, ...], Field(min_length=2)]
     limit: Annotated[float, Field(gt=0)]
     correlation: Finite
+    symbol_effect: Annotated[float, Field(ge=1)]
     location_effect: Annotated[float, Field(ge=1)]
     scale_effect: Annotated[float, Field(ge=1)]
     coverage: Estimate
@@ -204,14 +208,15 @@ class Reference(Block):
             raise BundleError(f"reference.json: {where}: {first['msg']}") from None
 
 
-def alignment_covariate(ret: Floats, range_: Floats, actual: Floats) -> Floats:
-    """Return the covariate of the return test: forecast over volatility, times the size of the return over volatility.
+def alignment_covariate(ret: Floats, range_: Floats, actual: Floats, share: float) -> Floats:
+    """Return the covariate of the return's sign: forecast over volatility, times ``1 − share + share · size``.
 
-    For a forecast with symmetric Gaussian errors the log odds that a return of size m is positive are ``2 · ret · m /
-    variance``. Sizes count up to `MAGNITUDE` volatilities. All arguments (n,); `range_` a fraction per bar.
+    The size is that of the return over its volatility, up to `MAGNITUDE`. For a forecast with symmetric Gaussian errors
+    the log odds that a return of size m is positive are ``2 · ret · m / variance``, a share of 1; where sizes tell
+    nothing about signs it is 0. All arguments (n,); `range_` a fraction per bar.
     """
     size = np.minimum(np.abs(actual) / range_, MAGNITUDE)
-    covariate: Floats = ret / range_ * size
+    covariate: Floats = ret / range_ * (1.0 - share + share * size)
     return covariate
 
 

@@ -21,6 +21,14 @@ from tradeloop.reference.content import (
     normal_score_limit,
     score_grid,
 )
+from tradeloop.reference.estimates import (
+    autoregression,
+    clustered_effect,
+    correlation,
+    fit_line,
+    lagged,
+    likelihood,
+)
 from tradeloop.reference.ranks import design_effect, rank_map, rank_scores
 
 if TYPE_CHECKING:
@@ -31,10 +39,8 @@ if TYPE_CHECKING:
 
 RECENT = 1_000
 FORECASTS = ("p_up", "ret", "ret_low", "ret_high", "range", "range_low", "range_high")
-_PRIOR = 1.0 / 25.0  # precision of slope and intercept, see `fit_line`
-_STEPS = 50
-MEMORY = 12
-"""Residuals of the range that may foretell the next."""
+SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
+"""What the size of a return may weigh in its covariate."""
 
 Json = dict[str, Any]
 Index = NDArray[np.intp]
@@ -166,9 +172,15 @@ def _return(rows: _Rows) -> Json:
     volatility = np.exp(rows.forecast["range"])
     residual = (actual - ret) / volatility
     moved = actual != 0  # nothing is at stake, and the sign says nothing, where the price did not move
-    sharpness = _sharpness(alignment_covariate(ret, volatility, actual)[moved], (actual[moved] > 0) * 1.0, rows, moved)
+    up = (actual[moved] > 0).astype(np.float64)
+
+    def covariate(share: float) -> Floats:
+        return alignment_covariate(ret[moved], volatility[moved], actual[moved], share)
+
+    share = max(SHARES, key=lambda share: likelihood(fit_line(covariate(share), up)[0], covariate(share), up))
     inside = (rows.forecast["ret_low"] <= actual) & (actual <= rows.forecast["ret_high"])
-    return sharpness | {
+    return _sharpness(covariate(share), up, rows, moved) | {
+        "size_share": share,
         "residual": sketch(residual),
         "alignment": sketch(ret * actual / volatility**2),
         "coverage": _mean(inside.astype(np.float64), rows),
@@ -180,9 +192,9 @@ def _return(rows: _Rows) -> Json:
 def _range(rows: _Rows) -> Json:
     residual = rows.label["range"] - rows.forecast["range"]
     mean = _mean(residual, rows, serial=True)
-    lagged = _lagged(residual - mean["value"], rows)
-    memory = _memory(lagged)
-    innovation = lagged[:, 0] - lagged[:, 1 : len(memory) + 1] @ memory
+    columns = lagged(residual - mean["value"], rows.symbol)
+    memory = autoregression(columns)
+    innovation = columns[:, 0] - columns[:, 1 : len(memory) + 1] @ memory
     limit = normal_score_limit(len(innovation))
     probabilities = [NormalDist().cdf(value) for value in score_grid(limit)]
     scores = np.maximum.accumulate(np.quantile(innovation, probabilities))
@@ -196,38 +208,14 @@ def _range(rows: _Rows) -> Json:
         "innovation_sd": float(innovation.std()),
         "scores": scores.tolist(),
         "limit": limit,
-        "correlation": _correlation(score, rows.time),
-        "location_effect": _design_effect(score - score.mean(), rows.time, lags, tapered=True),
-        "scale_effect": _design_effect(score**2 - (score**2).mean(), rows.time, lags, tapered=True),
+        "correlation": correlation(score, rows.time),
+        "symbol_effect": clustered_effect(score - score.mean(), rows.time, rows.overlap),
+        "location_effect": clustered_effect(score - score.mean(), rows.time, lags, tapered=True),
+        "scale_effect": clustered_effect(score**2 - (score**2).mean(), rows.time, lags, tapered=True),
         "coverage": _mean(inside.astype(np.float64), rows),
         "loss": _mean(residual**2, rows, serial=True),
         "loss_sd": float((residual**2).std()),
     }
-
-
-def _lagged(values: Floats, rows: _Rows) -> Floats:
-    """Return for every row (n, 1 + `MEMORY`) its value and those before it of the same symbol, newest first, 0 if none."""
-    columns = np.zeros((len(values), 1 + MEMORY))
-    for symbol in range(rows.symbols):
-        at = np.flatnonzero(rows.symbol == symbol)
-        for lag in range(min(1 + MEMORY, len(at))):
-            columns[at[lag:], lag] = values[at[: len(at) - lag]]
-    return columns
-
-
-def _memory(lagged: Floats) -> Floats:
-    """Return the autoregression's coefficients: least squares, of the order with the least BIC."""
-    gram = lagged.T @ lagged
-    n = len(lagged)
-    best, chosen = np.inf, np.zeros(0)
-    for order in range(MEMORY + 1):
-        part = slice(1, order + 1)
-        coefficients = np.linalg.lstsq(gram[part, part], gram[part, 0], rcond=None)[0]
-        left = float(gram[0, 0] - coefficients @ gram[part, 0])
-        criterion = n * np.log(max(left, 1e-300) / n) + order * np.log(n)
-        if criterion < best:
-            best, chosen = criterion, coefficients
-    return np.asarray(chosen, dtype=np.float64)
 
 
 def _sharpness(x: Floats, y: Floats, rows: _Rows, kept: NDArray[np.bool_] | None = None) -> Json:
@@ -236,76 +224,26 @@ def _sharpness(x: Floats, y: Floats, rows: _Rows, kept: NDArray[np.bool_] | None
     found, inverse = fit_line(x, y)
     p = sigmoid(found[0] + found[1] * x)
     centred = x - np.average(x, weights=p * (1 - p)) if len(x) else x
-    effect = _design_effect(centred * (y - p), time, rows.overlap)
-    level = _design_effect(y - p, time, rows.overlap)
+    effect = clustered_effect(centred * (y - p), time, rows.overlap)
+    level = clustered_effect(y - p, time, rows.overlap)
     return {
         "intercept": {"value": float(found[0]), "se": float(np.sqrt(inverse[0, 0] * level))},
         "slope": {"value": float(found[1]), "se": float(np.sqrt(inverse[1, 1] * effect))},
-        "correlation": _correlation(centred * (y - p), time),
+        "correlation": correlation(centred * (y - p), time),
         "design_effect": effect,
     }
-
-
-def fit_line(x: Floats, y: Floats) -> tuple[Floats, Floats]:
-    """Return intercept and slope (2,) of the logistic regression of y (n,), 0 or 1, on x (n,), and their covariance.
-
-    A priori both are 0 ± 5, so that separable labels, and no rows at all, have an answer too.
-    """
-    columns = np.column_stack([np.ones(len(x)), x])
-    found: Floats = np.zeros(2)
-    for _ in range(_STEPS):
-        p = sigmoid(columns @ found)
-        information = (columns * (p * (1 - p))[:, None]).T @ columns + _PRIOR * np.eye(2)
-        step = np.linalg.solve(information, columns.T @ (y - p) - _PRIOR * found)
-        # Newton's step can overshoot where p is near 0 or 1: no row moves by more than two units of log odds.
-        found = found + step / max(1.0, float(np.abs(columns @ step).max(initial=0.0)) / 2.0)
-        if float(np.abs(step).max()) < 1e-10:
-            break
-    p = sigmoid(columns @ found)
-    inverse = np.asarray(
-        np.linalg.inv((columns * (p * (1 - p))[:, None]).T @ columns + _PRIOR * np.eye(2)), dtype=np.float64
-    )
-    return found, inverse
 
 
 def _mean(values: Floats, rows: _Rows, *, serial: bool = False) -> Json:
     """Return mean and standard error; `serial` values depend on each other over time beyond what labels share."""
     lags = _bandwidth(rows) if serial else rows.overlap
-    effect = _design_effect(values - values.mean(), rows.time, lags, tapered=serial)
+    effect = clustered_effect(values - values.mean(), rows.time, lags, tapered=serial)
     return {"value": float(values.mean()), "se": float(np.sqrt(values.var() * effect / len(values)))}
 
 
-def _design_effect(score: Floats, time: Index, lags: int, *, tapered: bool = False) -> float:
-    """Return long-run variance of the scores' sum over the variance of independent ones, at least 1.
-
-    Scores are summed over the symbols of one time, and the autocovariances of these sums up to `lags` times are added:
-    all in full where labels overlap by that much; `tapered` counts the farther half of them less and less, where
-    dependence fades out (the trapezoid of Politis and Romano 1995).
-    """
-    sums = np.bincount(time, weights=score)
-    total = float(sums @ sums)
-    for lag in range(1, min(lags, len(sums) - 1) + 1):
-        weight = min(1.0, 2.0 - 2.0 * lag / (lags + 1.0)) if tapered else 1.0
-        total += 2.0 * weight * float(sums[lag:] @ sums[:-lag])
-    return max(_ratio(total, float(score @ score), otherwise=1.0), 1.0)
-
-
-def _correlation(score: Floats, time: Index) -> float:
-    """Return the correlation of the scores of two symbols at one time, on average; 0 with one symbol."""
-    apart = score - score.mean() if len(score) else score
-    sums, counts = np.bincount(time, weights=apart), np.bincount(time)
-    pairs = float((counts * (counts - 1)).sum())
-    own = float(apart @ apart)
-    return _ratio(float(sums @ sums) - own, pairs * own / max(len(apart), 1))
-
-
 def _bandwidth(rows: _Rows) -> int:
-    """Return over how many times dependence is looked for: twice the cube root of their number, and what labels share."""
+    """Return over how many times dependence is looked for: twice the cube root of them, and what labels share."""
     return 2 * int(np.cbrt(rows.times)) + rows.overlap
-
-
-def _ratio(above: float, below: float, *, otherwise: float = 0.0) -> float:
-    return above / below if below > 0 else otherwise
 
 
 def _rounded(content: Any) -> Any:
