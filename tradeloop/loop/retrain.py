@@ -6,6 +6,7 @@ A `Trainer` starts a job and later says how it ended: `dvc_trainer.DvcTrainer` r
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import time
@@ -27,6 +28,7 @@ FINAL: frozenset[Cause] = frozenset({"memory", "params"})
 """What another attempt would only meet again."""
 
 _BEAT_SECONDS = 1.0
+"""How often owners give a sign of life and are looked for, by the wall's clock."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,7 @@ class Retraining:
         self._owner = owner_name()
         self._held: dict[str, Job] = {}
         self._unsettled: list[TrainingResult] = []
-        self._beaten = 0.0
+        self._beaten = self._looked = -math.inf
 
     def step(self, now: datetime) -> list[tuple[Job, TrainingResult]]:
         """Do all four; return the attempts that ended, each with its job as it became.
@@ -124,7 +126,7 @@ class Retraining:
         """
         self._beat()
         ended = self._settle(now)
-        self._queue.recover(parse_interval(self._config.stale_after), gone=is_gone)
+        self._recover()
         self._start(now)
         return ended
 
@@ -153,6 +155,11 @@ class Retraining:
             if not self._queue.beat(job):
                 self._trainer.cancel(job.id, "the job was cancelled, or given to another owner")
         self._beaten = time.monotonic()
+
+    def _recover(self) -> None:
+        if time.monotonic() - self._looked >= _BEAT_SECONDS:
+            self._queue.recover(parse_interval(self._config.stale_after), gone=is_gone)
+            self._looked = time.monotonic()
 
     def _settle(self, now: datetime) -> list[tuple[Job, TrainingResult]]:
         """Record what ended; a result leaves the list only once it is in the database."""

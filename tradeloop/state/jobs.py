@@ -41,6 +41,7 @@ class JobQueue:
         self._market = market
         self._concurrent = concurrent
         self._mine = _JOBS.c.market == market
+        self._waiting = database.native(select(_JOBS.c.id).where(self._mine, _JOBS.c.state == "queued").limit(1))
 
     def enqueue(
         self,
@@ -106,7 +107,9 @@ class JobQueue:
             waiting.append(_JOBS.c.priority >= at_least)
         order = (_JOBS.c.priority.desc(), _JOBS.c.market_time, _JOBS.c.created_at, _JOBS.c.id)
         query = select(_JOBS).where(*waiting).order_by(*order).limit(1)
-        with self._database.read() as connection:  # most turns end here, without the writers' lock
+        if not self._any_waits():
+            return None
+        with self._database.read() as connection:  # not yet the writers' lock: it may wait for its time for days
             if connection.execute(query).first() is None:
                 return None
         with self._transaction() as connection:
@@ -223,6 +226,13 @@ class JobQueue:
         with self._database.read() as connection:
             rows = connection.execute(query.order_by(_ATTEMPTS.c.started_at.desc()).limit(limit)).mappings()
             return [jsonable(row) for row in rows]
+
+    def _any_waits(self) -> bool:
+        """Return whether a job is queued, in the driver's own words: most turns of the loop end here."""
+        with self._database.driver() as connection:
+            cursor = connection.cursor()
+            cursor.execute(self._waiting.text, self._waiting.row({}))
+            return cursor.fetchone() is not None
 
     def _transaction(self, connection: Connection | None = None) -> AbstractContextManager[Connection]:
         if connection is not None:
