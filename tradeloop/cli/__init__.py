@@ -9,7 +9,7 @@ import sys
 
 import typer
 
-from tradeloop.cli import inspect, ml, models, paper, serving, versions
+from tradeloop.cli import inspect, loop, ml, models, paper, serving, simulate, versions
 from tradeloop.errors import TradeloopError
 
 app = typer.Typer(
@@ -24,7 +24,8 @@ for command in (
     *(models.models, models.events, models.served, models.promote, models.rollback, models.stage, models.unstage),
     *(models.demote, models.quarantine, models.archive, versions.compare, versions.cleanup, versions.export),
     *(ml.performance, ml.experiments, ml.retrain, ml.jobs, ml.decisions),
-    *(serving.serve, serving.predict, serving.replay, serving.publish, paper.paper),
+    *(serving.serve, serving.predict, serving.replay, serving.publish, loop.loop),
+    *(simulate.simulate, paper.paper),
 ):
     app.command()(command)
 app.command("import")(versions.bring_in)  # a word that Python keeps to itself

@@ -139,7 +139,7 @@ class Decider:
         return found
 
     def _granted(self, firing: Firing, evidence: Evidence, content: Mapping[str, Any], jobs: Sequence[Job]) -> Decision:
-        overrides = self._window(firing, evidence)
+        overrides = {**(evidence.costs.get("overrides") or {}), **self._window(firing, evidence)}
         active = active_job(jobs)
         misled = active is not None and _start(overrides) > _start(active.overrides)
         return Decision(

@@ -14,6 +14,7 @@ from tradeloop.bundle import Bundle
 from tradeloop.config import Params
 from tradeloop.errors import BundleError
 from tradeloop.loop.adapt import Adapter
+from tradeloop.loop.costs import CostWatch
 from tradeloop.loop.market_regime import MarketRegime
 from tradeloop.loop.snapshots import Snapshot, append, logged_features
 from tradeloop.loop.watch import ChampionWatch, Part
@@ -47,6 +48,7 @@ class Followed:
         self._regime = MarketRegime()
         self._book = PerformanceBook(params.performance, MarketFacts.of(params))
         self._written = 0
+        self._costs = CostWatch(database, params)
         self._watch: ChampionWatch | None = None
         self._adapter: Adapter | None = None
         self._features: dict[str, NDArray[np.float32]] = {}
@@ -54,6 +56,11 @@ class Followed:
         self._closes: dict[str, tuple[Version, datetime | None]] = {}
         self.snapshots: list[Snapshot] = []
         """Of the adaptation, not yet written."""
+
+    @property
+    def watch(self) -> ChampionWatch | None:
+        """The champion's watch; None without a champion, or with one whose bundle is broken."""
+        return self._watch
 
     @property
     def train_end(self) -> datetime | None:
@@ -120,6 +127,21 @@ class Followed:
             known = self._closes[symbol] = (version, at)
         return known[1]
 
+    def look_at_costs(self, now: datetime) -> None:
+        """Look at what fills cost, if it is time; a hurdle that moved goes into the adaptation's next snapshot."""
+        assumed = self._watch.bundle.manifest.thresholds.cost_bps if self._watch else None
+        advice = self._costs.look(now, assumed)
+        if advice is None or self._adapter is None:
+            return
+        seq = self._book.seq
+        moved = self._adapter.set_cost(advice.hurdle_bps, outcome_seq=seq, market_time=now, reason=advice.reason)
+        if moved is not None:
+            self.snapshots.append(moved)
+
+    def costs(self) -> Part:
+        """Return the evidence on what trades cost."""
+        return self._costs.evidence
+
     def skill(self) -> Part:
         """Return the evidence on the champion's skill."""
         return self._watch.skill() if self._watch else {}
@@ -150,6 +172,7 @@ class Followed:
         return {
             "regime": self._regime.state(),
             "book": self._book.state(),
+            "costs": self._costs.state(),
             "newest": {symbol: at.isoformat() for symbol, at in self._newest.items()},
             "watch": self._watch.state() if self._watch else None,
             "adapter": self._adapter.state() if self._adapter else None,
@@ -165,6 +188,7 @@ class Followed:
         """
         self._book.restore(state["book"], replay)
         self._written = self._book.seq
+        self._costs.restore(state["costs"])
         self._regime.restore(state["regime"])
         self._newest = {symbol: datetime.fromisoformat(at) for symbol, at in state["newest"].items()}
         watch, adapter = state["watch"], state["adapter"]

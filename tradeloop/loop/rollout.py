@@ -63,6 +63,15 @@ class Rollout:
         self._crowned: int | None = None  # number of the event that made it champion; None before the first look
         self._looked = False
         self._lifecycle = Lifecycle()
+        self._changed_at: datetime | None = None
+
+    def market_changed(self, at: datetime | None) -> None:
+        """Tell that the champion's skill is lost since `at`; None: it is not, or nobody knows since when.
+
+        As long as that stands, challengers that were trained before it are let go: what speaks for them was measured
+        on a market that is no more. And a champion's watch keeps nobody from taking its place.
+        """
+        self._changed_at = at
 
     def admit(self, name: str, *, now: datetime, reason: str, evidence: Mapping[str, Any] | None = None) -> None:
         """Take a version that passed the gate on trial; where there is no champion yet it becomes that.
@@ -269,16 +278,31 @@ class Rollout:
         running = [trial for trial in self._trials.values() if trial.managed and trial.test]
         for trial in running:
             trial.rivals = max(trial.rivals, len(running))
+        watching = self._watch is not None and self._changed_at is None
         for trial in sorted(running, key=_promise, reverse=True):
             if trial.test is None or self._outbox.about(trial.model):
                 continue
-            if found := trial.next(self._config, now, watching=self._watch is not None):
+            if self._knows_the_past_only(trial.model):
+                reason = f"trained before the change at {self._changed_at}, which it does not know"
+                evidence = trial.test.evidence()
+                self._outbox.plan("reject", trial.model, trial.version, reason, now=now, evidence=evidence)
+                continue
+            if found := trial.next(self._config, now, watching=watching):
                 kind, reason = found
                 evidence = {"rivals": trial.rivals, **trial.test.evidence()}
                 share = self._config.canary if kind == "canary" else 0.0
                 self._outbox.plan(kind, trial.model, trial.version, reason, now=now, evidence=evidence, share=share)
                 if kind == "promote":
                     return
+
+    def _knows_the_past_only(self, model: str) -> bool:
+        if self._changed_at is None:
+            return False
+        try:
+            trained = self._standing_of(model).train_end
+        except BundleError:
+            return False
+        return trained is not None and trained < self._changed_at
 
     def _make_room(self, now: datetime) -> None:
         """Let the least promising challenger go, if there are as many as there may be."""

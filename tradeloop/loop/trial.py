@@ -19,16 +19,20 @@ Next = Literal["canary", "promote", "reject", "give_up"]
 
 @dataclass(frozen=True)
 class Standing:
-    """What a champion has proven on its holdout, and the share of up there; unknown: everything is taken as proven."""
+    """What a version has proven on its holdout, the share of up there, and the time of its newest training row.
+
+    Unknown: everything is taken as proven.
+    """
 
     proven: Collection[Target] = TARGETS
     base_rate: float | None = None
+    train_end: datetime | None = None
 
     @classmethod
     def of(cls, bundle: Bundle) -> Self:
         """Return the standing of a bundle."""
         proven = tuple(target for target in TARGETS if bundle.manifest.edge_proven.get(target))
-        return cls(proven, bundle.reference.direction.base_rate)
+        return cls(proven, bundle.reference.direction.base_rate, bundle.manifest.train_end)
 
 
 @dataclass

@@ -35,6 +35,7 @@ from tradeloop.loop.retrain import Retraining, Trainer, TrainingResult
 from tradeloop.loop.rollout import Rollout
 from tradeloop.loop.trial import Standing
 from tradeloop.loop.triggers import check_all, open_triggers
+from tradeloop.loop.watch import ChampionWatch
 from tradeloop.monitoring.diagnosis import Diagnosis, diagnose
 from tradeloop.monitoring.evidence import Champion, Evidence, LastTraining
 from tradeloop.monitoring.feed import BarFeed
@@ -60,7 +61,9 @@ class Parts:
     bundle_of
         Returns the verified bundle of a hash, or raises BundleError.
     evidence_beside
-        Returns what is known beside predictions and outcomes, by field of `Evidence`: integrity, costs, requests.
+        Returns what is known beside predictions and outcomes, by field of `Evidence`: integrity, requests.
+    guard
+        Called in the transaction that writes a turn; raises StoreError where this process may not act any more.
     """
 
     database: Database
@@ -71,6 +74,7 @@ class Parts:
     trainer: Trainer
     bundle_of: Callable[[str], Bundle]
     evidence_beside: Callable[[], dict[str, Any]] = dict
+    guard: Callable[[Connection], None] = lambda _: None
 
 
 @dataclass(frozen=True)
@@ -155,10 +159,13 @@ class Loop:
         self._look()
         self._feed(resolved)
         self._followed.restated(self._resolver.restated)
+        self._followed.look_at_costs(now)
         evidence = self._evidence(now)
         diagnosis = diagnose(evidence, self._params)
         firings = check_all(self._triggers, evidence)
         decisions = self._decider.decide(evidence, diagnosis, firings, history=self._queue.jobs)
+        alarm = evidence.skill_alarm
+        self._rollout.market_changed(alarm.changed_at if alarm else None)
         actions = self._rollout.advance(now)
         queued = self._write(decisions, actions)
         done = [self._rollout.execute(action) for action in actions]
@@ -166,6 +173,16 @@ class Loop:
             if decision.supersedes is not None:
                 self._queue.cancel(decision.supersedes, actor="loop", reason=f"superseded: {decision.reason}")
         return Turn(now, len(resolved), diagnosis, evidence, decisions, queued, trained, done)
+
+    @property
+    def pending(self) -> int:
+        """How many predictions wait for their outcome, as far as is known before the next turn."""
+        return self._resolver.pending
+
+    @property
+    def watch(self) -> ChampionWatch | None:
+        """The champion's watch."""
+        return self._followed.watch
 
     def rollout(self) -> dict[str, Any]:
         """Return every comparison that runs."""
@@ -238,6 +255,7 @@ class Loop:
             new_bars=0 if train_end is None else closes_between(self._params.active, train_end, now),
             last_training=self._trained(),
             watch=self._rollout.watch,
+            costs=self._followed.costs(),
             **self._parts.evidence_beside(),
         )
 
@@ -260,6 +278,7 @@ class Loop:
             return []
         rows = [*decisions, *(action.decision() for action in actions)]
         with self._parts.database.write(f"tradeloop.loop.{self._params.market}") as connection:
+            self._parts.guard(connection)
             made = write(connection, rows, queue=self._queue, params=self._params)
             self._followed.write(connection, self._parts.clock.now())
             if news or self._seq - self._remembered >= REMEMBER_EVERY:

@@ -68,6 +68,11 @@ class ChampionWatch:
         told = {"alarm": True, "alarm_seq": alarm["seq"], "changed_at": alarm["change"], "text": text}
         return found | told | {"details": alarm}
 
+    @property
+    def monitor(self) -> DriftMonitor:
+        """The drift watch, for reports."""
+        return self._drift
+
     def drift(self) -> Part:
         """Return the evidence on drift of the features."""
         return self._drift.evidence()
