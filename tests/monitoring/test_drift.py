@@ -179,6 +179,18 @@ class TestDrifted:
         window = np.random.default_rng(12).choice(values[:2], (250, 8), p=[0.2, 0.8])
         assert len(set(values[:2])) == 1 or look(drawn[:TRAINED], window)["share"] == 1
 
+    def test_a_frequent_value_lies_on_its_quantile_not_beside_it(self) -> None:
+        """Nine digits of a float32 read as a double are another number, by less than any measure but PSI forgives."""
+        values = np.sin(2 * np.pi * np.arange(1, 6) / 5).astype(np.float32).astype(np.float64)
+        held = np.column_stack([np.random.default_rng(25).choice(values, 3000), noise(26, 3000, 1)[:, 0]])
+        monitor = DriftMonitor(reference(noise(27, TRAINED, 2), held), CONFIG)
+        drawn = np.random.default_rng(28).choice(values, 250)
+        monitor.update(
+            ServedRow(row.symbol, row.feature_time, row.features, p_up, row.range)
+            for row, p_up in zip(served(noise(29, 250, 2)), drawn, strict=True)
+        )
+        assert monitor.evidence()["forecasts"]["p_up"]["psi"] < 0.1
+
 
 @functools.cache
 def four_features() -> Reference:
