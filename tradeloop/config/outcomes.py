@@ -47,7 +47,7 @@ class Performance(Block):
     counts: Annotated[list[Count], Field(min_length=1)] = [50, 200, 1000]
     spans: Annotated[list[str], Field(min_length=1)] = ["7d", "30d", "90d"]
     confidence: Share = 0.95
-    every: Count = 20
+    every: Count = 50
 
     @field_validator("counts")
     @classmethod
