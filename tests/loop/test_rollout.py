@@ -20,7 +20,7 @@ from tradeloop.loop.rollout import Rollout
 from tradeloop.loop.trial import Standing
 from tradeloop.state.database import Database
 
-GOOD, FAIR, CHANCE, BAD = Skill(2.0), Skill(1.0), Skill(0.0), Skill(-2.0)
+GOOD, FAIR, CHANCE, BAD = Skill(2.0), Skill(0.4), Skill(0.0), Skill(-2.0)
 # Strong differences and a short watch, so that stories are short.
 QUICK = Config(
     min_outcomes=20,
@@ -142,7 +142,7 @@ def test_or_after_so_long(fast: Loop) -> None:
     fast.admit("twin")
     fast.settle()
     assert "max_age is 1d" in until(fast, "give_up").reason
-    assert at(fast.step) - at(1) == timedelta(days=1)
+    assert at(fast.step) - at(0) == timedelta(days=1)
 
 
 def test_the_least_outcomes_are_waited_for(fast: Loop) -> None:
@@ -218,10 +218,11 @@ def test_the_least_promising_makes_room(fast: Loop) -> None:
 
 
 def test_nothing_is_promoted_while_the_champion_is_on_watch(fast: Loop) -> None:
-    fast = Loop(fast.database, changed(watch_for="20d"), {"old": CHANCE, "new": FAIR, "best": GOOD, "bad": BAD})
+    fast = Loop(fast.database, changed(watch_for="20d"), {"old": CHANCE, "new": GOOD, "best": GOOD})
     fast.register("best")
     fast.admit("new")
     until(fast, "promote")
+    fast.skills = {"old": CHANCE, "new": FAIR, "best": GOOD}
     fast.admit("best")
     kinds = [action.kind for action in fast.run(470)]
     assert kinds == ["watch", "stage"]
@@ -229,6 +230,36 @@ def test_nothing_is_promoted_while_the_champion_is_on_watch(fast: Loop) -> None:
     assert best["test"]["e_better"] > 1 / QUICK.alpha
     kinds = [action.kind for action in fast.run(50)]
     assert kinds[:2] == ["end_watch", "promote"]
+
+
+def test_a_change_of_the_market_lets_those_go_that_learned_before_it(fast: Loop) -> None:
+    ends = {hash_of("twin"): at(-10), hash_of("new"): at(30)}
+    fast.rollout = Rollout(
+        fast.registry, QUICK, standing_of=lambda model: Standing((), train_end=ends.get(model, at(-10)))
+    )
+    fast.admit("twin")
+    fast.admit("new")
+    list(fast.run(3))
+    fast.rollout.market_changed(at(20))
+    (rejection,) = [action for action in fast.turn() if action.kind == "reject"]
+    assert rejection.version == "twin"
+    assert "trained before the change" in rejection.reason
+    until(fast, "promote")
+    assert champion(fast) == "new"
+
+
+def test_a_watch_keeps_nobody_from_following_a_market_that_changed(fast: Loop) -> None:
+    fast = Loop(fast.database, changed(watch_for="20d"), {"old": CHANCE, "new": GOOD, "best": GOOD})
+    fast.register("best")
+    fast.admit("new")
+    until(fast, "promote")
+    fast.skills = {"old": CHANCE, "new": FAIR, "best": GOOD}
+    fast.admit("best")
+    fast.rollout.market_changed(at(fast.step))
+    assert until(fast, "promote", 400).version == "best"
+    assert fast.rollout.watch["predecessor"] == "old"
+    fast.turn()
+    assert fast.rollout.watch["predecessor"] == "new"
 
 
 @pytest.mark.parametrize("watch", ["loop", "all"])
@@ -535,6 +566,17 @@ def test_without_a_memory_a_watch_that_has_ended_does_not_begin_again(fast: Loop
     assert fresh.watch == {}
 
 
+def test_news_of_the_registry_ask_to_be_saved(fast: Loop) -> None:
+    """A test that begins, or begins anew, must be in the memory before it has evidence that a crash could lose."""
+    list(fast.run(3))
+    assert not fast.rollout.unsaved
+    fast.registry.stage("new", mode="shadow", actor="anna", reason="a look")
+    fast.rollout.advance(at(fast.step))
+    assert fast.rollout.unsaved
+    fast.rollout.state()
+    assert not fast.rollout.unsaved
+
+
 def test_the_state_is_compact_and_complete(fast: Loop) -> None:
     fast.admit("new")
     fast.admit("bad")
@@ -568,7 +610,7 @@ def test_how_outcomes_are_cut_into_turns_makes_no_difference(fast: Loop) -> None
             rollout.observe(outcomes[start : start + size])
         states.append(rollout.state())
     assert states[0] == states[1] == states[2] == states[3]
-    assert states[0]["trials"][0]["test"]["pairs"] >= 98
+    assert states[0]["running"]["trials"][0]["test"]["pairs"] >= 98
 
 
 def test_an_outcome_costs_little(fast: Loop) -> None:

@@ -79,8 +79,10 @@ class Pairing:
         if self._open is None:
             self._open, self._missing = Moment(time), set(self._expected)
         labels = (outcome.direction, outcome.ret, outcome.range)
-        if key not in self._open.ended or outcome.revision:
-            self._open.ended[key] = _Ended(Forecasts.of(resolved), outcome.label_end, labels)
+        known = self._open.ended.get(key)
+        if known is None or outcome.revision:
+            forecasts = known.forecasts if known else Forecasts.of(resolved)
+            self._open.ended[key] = _Ended(forecasts, outcome.label_end, labels)
         self._missing.discard(key)
         if self._expected and not self._missing:
             found.append(self._close(self._open))

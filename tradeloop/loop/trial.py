@@ -49,8 +49,6 @@ class Trial:
         The most challengers that were on trial beside it, itself included: so many share the error rate.
     held
         Whether a decision about it could not be carried out: nothing more is decided against this champion.
-    test
-        None before it shadows.
     """
 
     model: str
@@ -58,9 +56,9 @@ class Trial:
     phase: Phase
     managed: bool
     since: datetime
+    test: PairedTest
     rivals: int = 1
     held: bool = False
-    test: PairedTest | None = None
 
     def next(self, config: Rollout, now: datetime, *, watching: bool) -> tuple[Next, str] | None:
         """Return what follows from the evidence, and why; None: go on.
@@ -70,7 +68,7 @@ class Trial:
         watching
             Whether the champion is itself still on watch: then nothing is promoted.
         """
-        if self.test is None or not self.managed or self.held or self.phase not in ("shadow", "canary"):
+        if not self.managed or self.held or self.phase not in ("shadow", "canary"):
             return None
         verdict = self.test.verdict(config.alpha, self.rivals)
         if verdict.kind == "worse":
@@ -89,29 +87,27 @@ class Trial:
 
     def state(self) -> dict[str, Any]:
         """Return what JSON can hold."""
-        test = self.test.state() if self.test else None
-        return {**vars(self), "since": self.since.isoformat(), "test": test}
+        return {**vars(self), "since": self.since.isoformat(), "test": self.test.state()}
 
     @classmethod
     def restore(cls, state: Mapping[str, Any], test: PairedTest) -> Self:
         """Return the trial that `state` was taken of; `test` is an empty one of its kind."""
-        kept = test.restore(state["test"]) if state["test"] else None
-        return cls(**{**state, "since": datetime.fromisoformat(state["since"]), "test": kept})
+        kept = {"since": datetime.fromisoformat(state["since"]), "test": test.restore(state["test"])}
+        return cls(**{**state, **kept})
 
 
 @dataclass
 class Watch:
-    """The predecessor of a champion, ready to come back; `test` is None until it shadows."""
+    """The predecessor of a champion, ready to come back; `begun` is false until it has been staged."""
 
     model: str
     version: str
     since: datetime
-    test: PairedTest | None = None
+    test: PairedTest
+    begun: bool = False
 
     def next(self, config: Rollout, now: datetime) -> tuple[Literal["rollback", "end_watch"], str] | None:
         """Return what follows from the evidence, and why; None: go on."""
-        if self.test is None:
-            return None
         verdict = self.test.verdict(config.alpha_watch)
         if verdict.kind == "better":
             return "rollback", f"the predecessor is {verdict.reason}"
@@ -125,18 +121,15 @@ class Watch:
 
     def evidence(self, alpha: float) -> dict[str, Any]:
         """Return how the champion does against its predecessor, ``worse`` if that is proven."""
-        found: dict[str, Any] = {"predecessor": self.version, "since": self.since.isoformat(), "worse": False}
-        if self.test is not None:
-            found |= {"worse": self.test.verdict(alpha).kind == "better", **self.test.evidence()}
-        return found
+        worse = self.test.verdict(alpha).kind == "better"
+        return {"predecessor": self.version, "since": self.since.isoformat(), "worse": worse, **self.test.evidence()}
 
     def state(self) -> dict[str, Any]:
         """Return what JSON can hold."""
-        test = self.test.state() if self.test else None
-        return {**vars(self), "since": self.since.isoformat(), "test": test}
+        return {**vars(self), "since": self.since.isoformat(), "test": self.test.state()}
 
     @classmethod
     def restore(cls, state: Mapping[str, Any], test: PairedTest) -> Self:
         """Return the watch that `state` was taken of; `test` is an empty one of its kind."""
-        kept = test.restore(state["test"]) if state["test"] else None
-        return cls(**{**state, "since": datetime.fromisoformat(state["since"]), "test": kept})
+        kept = {"since": datetime.fromisoformat(state["since"]), "test": test.restore(state["test"])}
+        return cls(**{**state, **kept})
