@@ -190,7 +190,7 @@ for url in urls[1:]:
 @pytest.mark.parametrize("kind", ["sqlite", pytest.param("postgresql", marks=pytest.mark.services)])
 def test_a_kill_in_the_middle_leaves_an_old_or_a_new_database(kind: str, tmp_path: Path) -> None:
     with ExitStack() as stack:
-        urls = [stack.enter_context(fresh_url(kind, tmp_path / str(i))) for i in range(9)]
+        urls = [stack.enter_context(fresh_url(kind, tmp_path / str(i))) for i in range(6)]
         for url in urls:
             make_old(url).dispose()
         command = [sys.executable, "-c", KILLED, kind, *urls]
