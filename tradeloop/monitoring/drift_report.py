@@ -5,7 +5,7 @@ sample that Evidently is given is drawn from them at equal steps of probability,
 data and belongs to the very model that serves. Columns are shown one by one: a sample by quantiles has their
 distributions, not their joint one.
 
-Evidently takes seconds to import and to draw. It runs in a process of its own, at the lowest priority, and only there.
+Evidently takes seconds to import and to draw. It runs in a process of its own, at a low priority, and only there.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from tradeloop.monitoring.drift import DriftMonitor
 from tradeloop.reference import Reference, Sketch
 
 STEPS = 1000
+NICE = 10
 TIMEOUT = 1800.0
 """Wall seconds after which a report is given up; on a busy machine one takes a minute."""
 _STAMP = "drift-%Y%m%dT%H%M%SZ.html"
@@ -62,7 +63,7 @@ class DriftReports:
         self._child: subprocess.Popen[bytes] | None = None
         self._started = 0.0
         self._target = Path()
-        self._said = Path()
+        self._given = self._said = Path()
 
     def written(self) -> list[Path]:
         """Return the reports there are, oldest first."""
@@ -92,8 +93,7 @@ class DriftReports:
         if self._child is not None:
             self._child.kill()
             self._child.wait()
-            self._child = None
-            self._said.unlink(missing_ok=True)
+            self._forget()
 
     def _start(self, now: datetime, names: Sequence[str], current: NDArray[np.float32], reference: Floats) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -101,7 +101,8 @@ class DriftReports:
         handle, name = tempfile.mkstemp(prefix=".drift-", suffix=".npz", dir=self._folder)
         with os.fdopen(handle, "wb") as file:
             np.savez(file, names=np.array(names), current=current, reference=reference)
-        self._said = Path(name).with_suffix(".log")
+        self._given = Path(name)
+        self._said = self._given.with_suffix(".log")
         command = [sys.executable, "-m", __name__, name, str(self._target), repr(self._config.wasserstein)]
         environment = os.environ | {"DO_NOT_TRACK": "1", "OMP_NUM_THREADS": "1"}
         with self._said.open("wb") as log:
@@ -118,14 +119,18 @@ class DriftReports:
             self.close()
             return Attempt(None, f"the drift report took longer than {TIMEOUT:g} seconds and was stopped")
         lines = self._said.read_text(errors="replace").split("\n")
-        self._said.unlink(missing_ok=True)
-        self._child = None
+        self._forget()
         if code != 0 or not self._target.is_file():
             last = next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
             return Attempt(None, f"the drift report failed with exit status {code}: {last}")
         for old in self.written()[: -self._config.keep_reports]:
             old.unlink(missing_ok=True)
         return Attempt(self._target, None)
+
+    def _forget(self) -> None:
+        self._child = None
+        self._given.unlink(missing_ok=True)
+        self._said.unlink(missing_ok=True)
 
 
 def sample(sketches: Sequence[Sketch], steps: int = STEPS) -> Floats:
@@ -170,9 +175,6 @@ def _made_at(path: Path) -> datetime:
 
 
 if __name__ == "__main__":
-    os.nice(19)
+    os.nice(NICE)
     data, wanted_at, limit = sys.argv[1:]
-    try:
-        write_report(Path(data), Path(wanted_at), float(limit))
-    finally:
-        Path(data).unlink(missing_ok=True)
+    write_report(Path(data), Path(wanted_at), float(limit))
