@@ -211,6 +211,20 @@ def test_each_question_teaches_once(bundle: Bundle) -> None:
     assert noisy.state()["seen"] == plain.state()["seen"] == 60
 
 
+def test_a_forecast_is_judged_by_the_snapshot_that_was_known_when_it_was_asked_for(bundle: Bundle) -> None:
+    """All of these were asked before any outcome was known: nothing that they teach can be tried on them."""
+    outcomes, x, forecast = stream(bundle, 300, spread=3.0)
+    late = [
+        replace(one, outcome=replace(one.outcome, resolved_at=one.outcome.resolved_at + timedelta(days=365)))
+        for one in outcomes
+    ]
+    adapter = Adapter(bundle, ON)
+    assert adapter.update(late, x, forecast) == []
+    assert {track["guard"]["bars"] for track in adapter.state()["tracks"].values()} == {0}
+    assert adapter.summary()["return"]["high"] > 1.2
+    assert Adapter(bundle, ON).update(outcomes, x, forecast) != []
+
+
 def test_realised_costs_reach_the_snapshot_with_or_without_learning(bundle: Bundle) -> None:
     adapter = Adapter(bundle, Adapt())
     when = resolved(7, bundle.hash).outcome.resolved_at

@@ -88,8 +88,8 @@ class Adapter:
     ) -> list[Snapshot]:
         """Learn from outcomes, in order of `seq`; return what is to be appended to the store.
 
-        Outcomes seen before, restatements, outcomes of other models and of forecasts whose interval has no width are
-        passed over. Of several predictions of one symbol from one bar only the first teaches.
+        Restatements, outcomes of other models and of forecasts whose interval has no width are passed over, and so
+        are outcomes of a symbol's bars that are not newer than the last one learned from: repeats, replays, late ones.
 
         Parameters
         ----------
@@ -185,9 +185,9 @@ class Adapter:
     def _news(self, resolved: Resolved) -> bool:
         """Return whether the outcome is to be learned from, and note that it was seen."""
         prediction, outcome = resolved.prediction, resolved.outcome
-        if resolved.seq <= self.seq or prediction.model != self._bundle.hash or outcome.revision > 0:
+        if prediction.model != self._bundle.hash or outcome.revision > 0:
             return False
-        self.seq = resolved.seq
+        self.seq = max(self.seq, resolved.seq)
         bar, newest = prediction.feature_time, self._newest.get(prediction.symbol)
         if bar is None or (newest is not None and bar <= newest):
             return False
