@@ -5,7 +5,8 @@
 Three services on one core, each with a state of its own: without challengers, with one shadow, with three. The client,
 on another core, takes them in turns, in an order drawn anew each round; a round is a block of requests to each. Two
 paces: as soon as it is answered (the challengers' work then competes with the next answer), and with a pause between
-requests, as a bot asks. Logging cannot be switched off: its share is what the service itself measures, from handing
+requests, as a bot asks. CPU is the worker's processor time a request, which other load on the machine does not stretch.
+Logging cannot be switched off: its share is what the service itself measures, from handing
 the answer's predictions to the log until they are on disk. Needs what `make repro` makes.
 """
 
@@ -47,18 +48,24 @@ class Arm:
     served: Served
     symbol: str
     blocks: dict[str, list[np.ndarray[Any, Any]]] = field(default_factory=dict)
+    spent: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._worker = self.served.worker
 
     def ask(self, pace: str, requests: int) -> None:
         """Measure one block."""
         pause = PAUSE_SECONDS if pace == "paused" else 0.0
+        seconds = []
         with Client(self.served.port, [self.symbol]) as client:
             client.timed(5)
-            seconds = []
+            before = sum(self._worker.cpu_times()[:2])
             for _ in range(requests):
                 seconds += client.timed(1)
                 if pause:
                     time.sleep(pause)
         time.sleep(_SETTLE_SECONDS)  # what challengers have still to do shall not fall to the next block
+        self.spent[pace] = self.spent.get(pace, 0.0) + sum(self._worker.cpu_times()[:2]) - before
         self.blocks.setdefault(pace, []).append(np.array(seconds) * 1e3)
 
     def metric(self, name: str) -> float:
@@ -127,6 +134,7 @@ def _outcome(arms: dict[int, Arm]) -> dict[str, Any]:
             every = np.concatenate(arm.blocks[pace])
             p50, p99 = np.percentile(every, [50, 99])
             entry = {"p50_ms": float(p50), "p99_ms": float(p99), "max_ms": float(every.max())}
+            entry["cpu_ms"] = arm.spent[pace] * 1e3 / len(every)
             if count:
                 for q in (50, 99):
                     pairs = [
@@ -150,11 +158,11 @@ def _outcome(arms: dict[int, Arm]) -> dict[str, Any]:
 
 def show(outcome: dict[str, Any]) -> None:
     console = Console()
-    table = Table("", "p50 ms", "p99 ms", "added p50", "added p99", "added p99, median of rounds")
+    table = Table("challengers, pace", "p50 ms", "p99 ms", "+ p50", "+ p99", "+ p99, median of rounds", "CPU ms")
     for name, entry in outcome["latency"].items():
         added = [entry.get(key) for key in ("added_p50_ms", "added_p99_ms", "added_p99_ms_paired_median")]
         shown = ["–" if value is None else f"{value:+.2f}" for value in added]
-        table.add_row(name, f"{entry['p50_ms']:.2f}", f"{entry['p99_ms']:.2f}", *shown)
+        table.add_row(name, f"{entry['p50_ms']:.2f}", f"{entry['p99_ms']:.2f}", *shown, f"{entry['cpu_ms']:.2f}")
     console.print(table)
     asked = outcome["rounds"] * outcome["requests"]
     console.print(f"{asked} requests a line, one symbol each, in {outcome['rounds']} rounds")
