@@ -25,6 +25,7 @@ from tradeloop.serving import watchers as module
 from tradeloop.serving.breaker import FAILURES, Breaker
 from tradeloop.serving.champion import Loaded
 from tradeloop.serving.lineup import Challenger, Lineup
+from tradeloop.serving.pace import Pace
 from tradeloop.serving.questions import Question
 from tradeloop.serving.watchers import Watcher, Watchers
 from tradeloop.state.database import Database
@@ -77,6 +78,7 @@ class Bench:
     tally: Tally = field(default_factory=Tally)
     read: Callable[..., OnlineRows] | None = None
     most: int = 1000
+    pace: Pace = field(default_factory=Pace)
     watchers: Watchers = field(init=False)
 
     def __post_init__(self) -> None:
@@ -94,7 +96,17 @@ class Bench:
             assert self.read is not None, "the answer's own rows were to be used"
             return self.read(*asked)
 
-        return Watcher(model, arm, breaker, writer=self.log, read=read, tally=self.tally, max_age=WEEK, most=self.most)
+        return Watcher(
+            model,
+            arm,
+            breaker,
+            writer=self.log,
+            read=read,
+            tally=self.tally,
+            pace=self.pace,
+            max_age=WEEK,
+            most=self.most,
+        )
 
     def lineup(self, *models: Loaded, mode: Any = "shadow", breaker: Breaker | None = None) -> Lineup:
         challengers = tuple(
@@ -277,6 +289,24 @@ def test_many_symbols_are_watched_in_pieces(bench: Bench) -> None:
     bench.ask(*(SYMBOLS[i % 4] for i in range(100)))
     bench.until(lambda: bench.tally.made[model.version] == 100)
     assert max(sizes) <= module.BATCH_ROWS and len(sizes) < 20
+
+
+def test_while_answers_are_under_way_they_wait_but_not_for_ever(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tradeloop.serving.pace.IDLE_SECONDS", 0.5)
+    model = bench.model(1)
+    bench.follow(model)
+    bench.pace.begin()
+    bench.pace.begin()
+    started = time.monotonic()
+    bench.ask("AAPL")
+    bench.until(lambda: bench.tally.made[model.version] == 1)
+    assert time.monotonic() - started >= 0.5
+    bench.pace.end()
+    started = time.monotonic()
+    bench.ask("AAPL")
+    threading.Timer(0.1, bench.pace.end).start()
+    bench.until(lambda: bench.tally.made[model.version] == 2)
+    assert 0.1 <= time.monotonic() - started < 0.45
 
 
 def test_a_log_that_does_not_take_it_is_counted(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

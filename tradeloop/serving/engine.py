@@ -107,6 +107,7 @@ class Engine:
         parts, lineup = self._serving()
         if request.as_of is not None and parts.features.clock.mode != "replay":
             raise RequestError(422, f"as_of needs the replay clock, this market's is {parts.features.clock.mode}")
+        parts.pace.begin()
         try:
             question = await self._forecast(parts, lineup, request, since)
             await self._durable(parts.log, question.answered)
@@ -115,6 +116,8 @@ class Engine:
         except StoreError as error:
             log.error("a request was not answered: %s", error)
             raise RequestError(503, str(error)) from None
+        finally:
+            parts.pace.end()
         # Not before the answer has left: it is written before the loop comes to its next turn.
         asyncio.get_running_loop().call_soon(parts.watchers.offer, question)
         self._count(question.answered)

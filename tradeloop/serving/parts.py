@@ -16,6 +16,7 @@ from tradeloop.serving.features import FeatureReader
 from tradeloop.serving.forecasts import Forecaster
 from tradeloop.serving.holder import LineupHolder
 from tradeloop.serving.incidents import Incidents
+from tradeloop.serving.pace import Pace
 from tradeloop.serving.telemetry import Telemetry
 from tradeloop.serving.watchers import Watcher, Watchers
 from tradeloop.state.adaptations import AdaptationStore
@@ -36,6 +37,7 @@ class Parts:
     features: FeatureReader
     forecaster: Forecaster
     watchers: Watchers
+    pace: Pace
 
     @classmethod
     def open(
@@ -74,9 +76,12 @@ class Parts:
             database.close()
             raise
         max_age, most = parse_interval(params.active.max_age), params.serving.challenger_queue
-        watcher = partial(Watcher, writer=log, read=features.rows, tally=incidents, max_age=max_age, most=most)
+        pace = Pace()
+        watcher = partial(
+            Watcher, writer=log, read=features.rows, tally=incidents, pace=pace, max_age=max_age, most=most
+        )
         forecaster = Forecaster(features, max_age, incidents)
-        return cls(database, log, registry, holder, features, forecaster, Watchers(watcher, budget))
+        return cls(database, log, registry, holder, features, forecaster, Watchers(watcher, budget), pace)
 
     def close(self) -> None:
         """Finish what is being written and let go of everything."""

@@ -24,12 +24,13 @@ from tradeloop.schema import Schema
 from tradeloop.serving.breaker import Breaker
 from tradeloop.serving.champion import Loaded
 from tradeloop.serving.lineup import Lineup
+from tradeloop.serving.pace import Pace
 from tradeloop.serving.questions import Question, Tally
 from tradeloop.state.feature_rows import OnlineRows
 
 log = logging.getLogger(__name__)
 
-GATHER_SECONDS = 0.01
+GATHER_SECONDS = 0.02
 """For so long a watcher waits for more questions: a batch costs much less than the same questions one by one."""
 BATCH_ROWS = 16
 """A larger batch would hold the interpreter for longer than an answer should have to wait."""
@@ -67,6 +68,7 @@ class Watcher:
         writer: PredictionLog,
         read: ReadRows,
         tally: Tally,
+        pace: Pace,
         max_age: timedelta,
         most: int,
     ) -> None:
@@ -74,6 +76,7 @@ class Watcher:
         self._writer = writer
         self._read = read
         self._tally = tally
+        self._pace = pace
         self._max_age = max_age
         self._most = most
         self._queue: deque[_Piece] = deque()
@@ -126,7 +129,8 @@ class Watcher:
     def _run(self) -> None:
         while pieces := self._take():
             try:
-                self._watch(pieces)
+                with self._pace.turn():
+                    self._watch(pieces)
             except Exception as error:  # whatever it is, it is this model's own affair
                 self._fail(pieces, error)
 
