@@ -13,14 +13,20 @@ class Looping:
 
     def __init__(self, stage: Stage) -> None:
         self._alarm: int | None = None
-        self.loop = Loop(
+        self._feed = ArrayFeed(stage.world.bars, stage.clock)
+        self._trainer = MemoryTrainer(stage, delay=stage.params.simulate.training_bars)
+        self.loop = self.make(stage)
+
+    def make(self, stage: Stage) -> Loop:
+        """Return a loop that goes on from what the last one left in the database."""
+        return Loop(
             Parts(
                 database=stage.database,
                 params=stage.params,
                 clock=stage.clock,
-                feed=ArrayFeed(stage.world.bars, stage.clock),
+                feed=self._feed,
                 registry=stage.registry,
-                trainer=MemoryTrainer(stage, delay=stage.params.simulate.training_bars),
+                trainer=self._trainer,
                 bundle_of=stage.bundle,
             )
         )
