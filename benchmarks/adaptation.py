@@ -6,7 +6,8 @@ A synthetic market of 60% Bayes accuracy; the model is trained on the first 4,00
 the market drifts (the bars before are the same for every shape); `overconfident` is a bundle whose log odds are
 doubled, without any drift. What is compared, at each bar, is the forecast that the service would have given with the
 snapshot applied by then, and the packaged one; differences are means over seeds with 95% t-intervals, on the bars after
-the drift. Then the same on the holdout of us_daily, which needs the outputs of `make repro`; and the time of a step.
+the drift. Then the same on the holdout of us_daily, which needs the outputs of `make repro`; and the time that one
+outcome takes, the wall's and the processor's.
 """
 
 from __future__ import annotations
@@ -50,6 +51,7 @@ TRAIN = 4000
 BEFORE = 500
 SHAPES = ("none", "overconfident", "sign_flip", "fading_edge", "new_regime", "volatility_jump")
 MEASURES = ("log_loss", "range_error", "return_missed", "range_missed", "return_score", "range_score")
+CLOCKS = ("seconds", "processor")
 LABELS = {
     "log_loss": "log loss, nats",
     "range_error": "squared error of log range",
@@ -62,20 +64,24 @@ LABELS = {
 
 @dataclass(frozen=True)
 class Watched:
-    """A model over n later rows: measures by bar and forecast, what was applied when, and seconds a step."""
+    """A model over n later rows: measures by row and forecast, what was applied when, and what a step took.
+
+    `seconds` are the wall's, `processor` what this thread used of them: on shared cores the two differ.
+    """
 
     packaged: dict[str, np.ndarray]
     adapted: dict[str, np.ndarray]
     first_applied: dict[str, int | None]
     changes: int
     seconds: np.ndarray
+    processor: np.ndarray
 
 
 def watch(bundle: Bundle, matrix: Matrix, config: Adapt) -> Watched:
     """Let an adapter follow the rows of `matrix`, each learned when its label has ended."""
     forecast = bundle.forecast(matrix.x)
     adapter = Adapter(bundle, config)
-    served, seconds, changes = deepcopy(forecast), [], 0
+    served, seconds, processor, changes = deepcopy(forecast), [], [], 0
     first: dict[str, int | None] = dict.fromkeys(TARGETS)
     adaptation: Adaptation | None = None
     times, starts = np.unique(matrix.timestamp, return_index=True)
@@ -85,8 +91,9 @@ def watch(bundle: Bundle, matrix: Matrix, config: Adapt) -> Watched:
         if adaptation is not None:
             _put(served, adaptation.apply(part(forecast, rows), matrix.x[rows]), rows)
         group = [_resolved(bundle, matrix, i) for i in range(rows.start, rows.stop)]
-        began = time.perf_counter()
+        began, worked = time.perf_counter(), time.thread_time()
         snapshots = adapter.update(group, matrix.x[rows])  # with the bundle's own forecast, as in the loop
+        processor.append((time.thread_time() - worked) / len(group))
         seconds.append((time.perf_counter() - began) / len(group))
         for snapshot in snapshots:
             changes += 1
@@ -98,7 +105,7 @@ def watch(bundle: Bundle, matrix: Matrix, config: Adapt) -> Watched:
         name: 0.5 * (getattr(forecast, f"{name}_high") - getattr(forecast, f"{name}_low")) for name in ("ret", "range")
     }
     measured = [_measures(one, matrix, unit, float(bundle.ensemble.spec["coverage"])) for one in (forecast, served)]
-    return Watched(measured[0], measured[1], first, changes, np.array(seconds))
+    return Watched(measured[0], measured[1], first, changes, np.array(seconds), np.array(processor))
 
 
 def _put(into: Forecast, rows_forecast: Forecast, rows: slice) -> None:
@@ -176,7 +183,8 @@ def one_seed(seed: int, *, params: Params, bars: int, config: Adapt, shapes: Seq
                 "first_applied": watched.first_applied,
                 "changes": watched.changes,
             }
-            found[shape]["seconds"] = watched.seconds.tolist() if shape == "none" else []
+            if shape == "none":
+                found[shape] |= {"seconds": watched.seconds.tolist(), "processor": watched.processor.tolist()}
         return found
 
 
@@ -223,7 +231,7 @@ def real(layout: Layout, params: Params, config: Adapt) -> dict[str, Any]:
             "adapted": float(watched.adapted[key].mean()),
             "difference": [float(total.sum() / count.sum()), float(low), float(high)],
         }
-    found["seconds"] = _percentiles(watched.seconds)
+    found |= {"seconds": _percentiles(watched.seconds), "processor": _percentiles(watched.processor)}
     return found
 
 
@@ -261,7 +269,8 @@ def summary(seeds: list[dict[str, Any]], shapes: Sequence[str]) -> dict[str, Any
             else None
             for target, when in applied.items()
         }
-    found["seconds"] = _percentiles(np.concatenate([seed["none"]["seconds"][100:] for seed in seeds]))
+    for clock in CLOCKS:
+        found[clock] = _percentiles(np.concatenate([seed["none"][clock][100:] for seed in seeds]))
     return found
 
 
@@ -296,7 +305,7 @@ def show(result: dict[str, Any]) -> None:
     """Print tables."""
     console = Console(width=160)
     synthetic = result["synthetic"]
-    blocks = {shape: synthetic[shape] for shape in synthetic if shape != "seconds"} | result.get("real", {})
+    blocks = {shape: synthetic[shape] for shape in synthetic if shape not in CLOCKS} | result.get("real", {})
     for name, block in blocks.items():
         table = Table("", "packaged", "adapted", "difference", "95%", title=name, title_justify="left")
         for key in MEASURES:
@@ -305,11 +314,10 @@ def show(result: dict[str, Any]) -> None:
             table.add_row(LABELS[key], *(f"{n:.4f}" for n in numbers), f"{mean:+.4f}", f"{low:+.4f} to {high:+.4f}")
         console.print(table)
         console.print(f"applied in {block.get('applied')} seeds, first after {block['first_applied']} bars\n")
-    for name, seconds in (
-        ("synthetic", synthetic["seconds"]),
-        *((k, b["seconds"]) for k, b in result.get("real", {}).items()),
-    ):
-        console.print(f"step on {name}: " + ", ".join(f"{key} {value * 1e3:.2f} ms" for key, value in seconds.items()))
+    for name, block in (("synthetic", synthetic), *result.get("real", {}).items()):
+        for clock in CLOCKS:
+            shown = ", ".join(f"{key} {value * 1e3:.2f} ms" for key, value in block[clock].items())
+            console.print(f"one outcome on {name}, {clock}: {shown}")
 
 
 def main() -> None:
