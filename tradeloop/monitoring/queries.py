@@ -48,7 +48,7 @@ def performance(
     regime: str | None = None,
     window: str | None = None,
     since: datetime | None = None,
-    limit: int = 1000,
+    limit: int = 500,
 ) -> list[Json]:
     """Return performance windows as columns by name, ordered by model, symbol, regime, arm and window.
 

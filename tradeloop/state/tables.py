@@ -112,7 +112,11 @@ class PendingRow(Base):
     """
 
     __tablename__ = "pending"
-    __table_args__ = (Index("pending_market", "market", "seq"), {"sqlite_autoincrement": True})
+    __table_args__ = (
+        UniqueConstraint("prediction_id", name="pending_prediction"),
+        Index("pending_market", "market", "seq"),
+        {"sqlite_autoincrement": True},
+    )
 
     seq: Mapped[int] = mapped_column(_SEQ, primary_key=True, autoincrement=True)
     market: Mapped[str] = mapped_column(String(64))

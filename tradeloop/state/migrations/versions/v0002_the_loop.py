@@ -181,6 +181,7 @@ def upgrade() -> None:
         sa.Column("market", sa.String(length=64), nullable=False),
         sa.Column("prediction_id", sa.String(length=36), nullable=False),
         sa.PrimaryKeyConstraint("seq"),
+        sa.UniqueConstraint("prediction_id", name="pending_prediction"),
         sqlite_autoincrement=True,
     )
     op.create_index("pending_market", "pending", ["market", "seq"], unique=False)
