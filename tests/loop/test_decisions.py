@@ -190,9 +190,13 @@ class TestLog:
             36: [("turn", "nothing")],
         }
 
-    def test_quiet_turns_are_counted_in_the_next_row(self) -> None:
+    @pytest.mark.parametrize("broken_at", [None, 5])
+    def test_quiet_turns_are_counted_in_the_next_row(self, broken_at: int | None) -> None:
         decider = Decider(PARAMS)
         for n in range(30):
+            if n == broken_at:
+                memory, decider = decider.state(), Decider(PARAMS)
+                decider.restore(memory)
             for one in decide(decider, quiet(now=NOW + n * HOUR, last_training=LastTraining(NOW, "succeeded"))):
                 if one.kind == "turn":
                     assert one.evidence["turns"] == 11

@@ -102,6 +102,12 @@ class TestAccuracyDrop:
         firing = fired("accuracy_drop", quiet(**CALM, skill=alarm(rows)))
         assert (firing.dedupe if firing else None) == (None if rung is None else f"accuracy_drop:900:{rung}")
 
+    def test_an_exact_power_is_not_lost_to_rounding(self) -> None:
+        ladder = {"min_rows": 10, "growth": 3.0, "attempts": 9}
+        params = changed(PARAMS, {f"triggers.accuracy_drop.{key}": value for key, value in ladder.items()})
+        firing = fired("accuracy_drop", quiet(**CALM, skill=alarm(2430)), params)  # log(243) / log(3) is 4.999…
+        assert firing is not None and firing.dedupe.endswith(":5")
+
     def test_it_learns_from_the_rows_since_the_change_alone(self) -> None:
         firing = fired("accuracy_drop", quiet(**CALM, skill=alarm(500)))
         assert firing is not None
