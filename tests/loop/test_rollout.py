@@ -4,6 +4,7 @@ import json
 import os
 import random
 import signal
+import threading
 import time
 from collections.abc import Callable
 from datetime import timedelta
@@ -18,6 +19,7 @@ from tradeloop.errors import BundleError, RegistryError, StoreError
 from tradeloop.loop.actions import ACTOR, Action, carry_out
 from tradeloop.loop.rollout import Rollout
 from tradeloop.loop.trial import Standing
+from tradeloop.registry import Registry
 from tradeloop.state.database import Database
 
 GOOD, FAIR, CHANCE, BAD = Skill(2.0), Skill(0.4), Skill(0.0), Skill(-2.0)
@@ -118,6 +120,30 @@ def test_a_champion_that_turns_bad_is_rolled_back_and_stays_so(loop: Loop) -> No
     assert staged(loop) == []
     list(loop.run(20))
     assert champion(loop) == "old"
+
+
+@pytest.mark.parametrize(
+    ("changes", "end"), [({"alpha_watch": 1e-12}, "end_watch"), ({"watch_outcomes": 20}, "end_watch")]
+)
+def test_how_sure_and_how_long_the_watch_is(fast: Loop, changes: dict[str, object], end: str) -> None:
+    fast = Loop(fast.database, changed(**changes), fast.skills)
+    fast.admit("new")
+    until(fast, "promote")
+    fast.skills = {**fast.skills, "new": Skill(-1.0)}
+    assert [action.kind for action in fast.run(160)] == ["watch", end]
+    assert champion(fast) == "new"
+
+
+def test_labels_of_two_bars_are_tested_in_two_rows(fast: Loop) -> None:
+    fast.rollout = Rollout(fast.registry, QUICK, standing_of=lambda _: Standing(()), horizon=2)
+    fast.admit("new")
+    fast.settle()
+    for step in range(40):
+        fast.rollout.observe(resolved(step, fast.skills, horizon=2))
+    (trial,) = fast.rollout.state()["running"]["trials"]
+    assert len(trial["test"]["rows"]) == 2
+    assert trial["test"]["overlapping"] == 0
+    assert trial["test"]["pairs"] >= 38
 
 
 def test_a_worse_challenger_is_rejected(loop: Loop) -> None:
@@ -381,6 +407,57 @@ def test_the_registry_itself_refuses_a_promotion_over_another_champion(fast: Loo
     with pytest.raises(RegistryError, match="the champion is twin by now"):
         carry_out(fast.registry, action, lambda _: {})
     assert champion(fast) == "twin"
+
+
+PERSONS: dict[str, Callable[[Registry], object]] = {
+    "promotes another": lambda registry: registry.promote("twin", actor="anna", reason="mine"),
+    "rolls back": lambda registry: registry.rollback(actor="anna", reason="customers complain"),
+    "quarantines": lambda registry: registry.quarantine("new", actor="anna", reason="leak"),
+}
+
+
+@pytest.mark.parametrize("person", PERSONS)
+def test_a_person_and_the_loop_at_the_same_moment(database: Database, person: str) -> None:
+    """Two threads, two connections, no order between them: whoever comes second sees what the first has done."""
+    orders = set()
+    for market in range(8):
+        registry = Registry(database, f"market{market}")
+        for name in ("first", "old", "new", "twin"):
+            registry.register(hash_of(name), version=name, actor="trainer", reason="passed", passed=True)
+        for name in ("first", "old"):
+            registry.promote(name, actor="anna", reason="before")
+        registry.stage("new", mode="shadow", actor=ACTOR, reason="trial")
+        news = registry.events()[-1].seq
+        action = Action("promote", hash_of("new"), "new", hash_of("old"), "proven", {}, "k", at(1), 1, news)
+        begin, problems = threading.Barrier(2), []
+
+        def act(deed: Callable[[], object], begin: threading.Barrier = begin, problems: list[str] = problems) -> None:
+            begin.wait()
+            try:
+                deed()
+            except RegistryError as error:
+                problems.append(str(error))
+
+        deeds = (lambda r=registry: PERSONS[person](r), lambda r=registry, a=action: carry_out(r, a, lambda _: {}))
+        threads = [threading.Thread(target=act, args=(deed,)) for deed in deeds]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        after = [(event.kind, event.actor) for event in registry.events() if event.seq > news]
+        orders.add(tuple(actor for _, actor in after))
+        serves = registry.champion()
+        assert serves is not None
+        if after[0][1] == "anna":  # the loop comes too late, and says so
+            assert len(after) == len(problems) == 1
+            assert serves.version == {"promotes another": "twin", "rolls back": "first", "quarantines": "old"}[person]
+        elif person == "quarantines":  # nobody quarantines a champion
+            assert serves.version == "new"
+            assert problems == ["new is the champion: roll back before it is quarantined"]
+        else:
+            assert serves.version == {"promotes another": "twin", "rolls back": "old"}[person]
+            assert problems == []
+    assert orders
 
 
 def test_a_bundle_that_may_not_serve_is_not_staged(fast: Loop) -> None:
