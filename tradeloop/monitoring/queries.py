@@ -94,10 +94,14 @@ def outcomes(
     columns = [getattr(OutcomeRow, name) for name in _OUTCOME] + [getattr(PredictionRow, name) for name in _FORECAST]
     columns += [PredictionRow.ret.label("forecast_ret"), PredictionRow.range.label("forecast_range")]
     query = select(*columns).outerjoin(PredictionRow, PredictionRow.id == OutcomeRow.prediction_id)
-    query = query.where(OutcomeRow.market == market, OutcomeRow.seq > after_seq)
+    query = query.where(OutcomeRow.market == market)
     newest: tuple[ColumnElement[Any], ...] = (OutcomeRow.seq.desc(),)
-    if symbol is not None:
+    if symbol is None:
+        query = query.where(OutcomeRow.seq > after_seq)
+    else:
+        # The sum keeps a planner from walking along the numbers of all symbols.
         query = query.where(OutcomeRow.symbol == symbol, OutcomeRow.label_end.is_not(None))
+        query = query.where(OutcomeRow.seq + 0 > after_seq)
         newest = (OutcomeRow.label_end.desc(), OutcomeRow.seq.desc())
     with database.read() as connection:
         return [dict(row._mapping) for row in connection.execute(query.order_by(*newest).limit(limit))]
