@@ -107,7 +107,7 @@ class Runner:
             self._waits = False
             self._loop = self._make(self._database)
         if self._refresher is not None:
-            for name, problem in self._refresher.refresh().problems.items():
+            for name, problem in self._refresher.refresh(self._loop.schemas()).problems.items():
                 self._fault("refresh", f"{name}: {problem}")
         turn = self._loop.turn()
         self._tell(turn)
@@ -133,6 +133,7 @@ class Runner:
             bundle_of=self._bundle,
             evidence_beside=lambda: _integrity(feed),
             guard=self._still_mine,
+            fault=lambda kind, text: Faults(database, self._params.market).record("retraining", kind, text),
         )
         loop = Loop(parts)
         self._say(f"the loop of market {self._params.market} begins, {loop.pending} predictions wait for their outcome")
@@ -165,8 +166,6 @@ class Runner:
         for job, result in turn.trained:
             told = result.summary.get("version") or result.error
             self._say(f"retraining {job.id[:8]} ({job.trigger}) {result.state}: {told}")
-            if result.state == "failed":
-                self._fault("retraining", f"{job.trigger}: {result.error}")
         for decision in turn.decisions:
             self._say(f"{decision.kind}: {decision.decision}: {decision.reason}")
         for done in turn.done:
@@ -208,6 +207,11 @@ class Runner:
         self._loop = None
 
     def _close(self) -> None:
+        try:
+            if self._loop is not None:
+                self._loop.close()
+        except TradeloopError as error:
+            log.warning("the queue learns later what stopped: %s", error)
         self._trainer.close()
         self._reports.close()
         if self._database is None:

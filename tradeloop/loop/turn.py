@@ -25,6 +25,7 @@ from sqlalchemy import Connection
 from tradeloop.bundle import Bundle
 from tradeloop.clock import Clock
 from tradeloop.config import Params
+from tradeloop.errors import BundleError
 from tradeloop.lifecycle import Lifecycle
 from tradeloop.loop.actions import Action, Done
 from tradeloop.loop.checkpoints import Checkpoints
@@ -44,6 +45,7 @@ from tradeloop.monitoring.records import Logged, Resolved
 from tradeloop.monitoring.staleness import Staleness, closes_between
 from tradeloop.predictor import Prediction
 from tradeloop.registry import Registry
+from tradeloop.schema import Schema
 from tradeloop.state.database import Database
 from tradeloop.state.job import Job
 from tradeloop.state.jobs import JobQueue
@@ -64,6 +66,8 @@ class Parts:
         Returns what is known beside predictions and outcomes, by field of `Evidence`: integrity, requests.
     guard
         Called in the transaction that writes a turn; raises StoreError where this process may not act any more.
+    fault
+        Takes kind and message of what failed and is not raised.
     """
 
     database: Database
@@ -75,6 +79,7 @@ class Parts:
     bundle_of: Callable[[str], Bundle]
     evidence_beside: Callable[[], dict[str, Any]] = dict
     guard: Callable[[Connection], None] = lambda _: None
+    fault: Callable[[str, str], object] = lambda *_: None
 
 
 @dataclass(frozen=True)
@@ -118,7 +123,9 @@ class Loop:
             config=params.outcomes,
         )
         self._queue = JobQueue(database, params.market, concurrent=params.retrain.concurrent)
-        self._retraining = Retraining(self._queue, parts.trainer, params.retrain, calendar=params.active.calendar)
+        self._retraining = Retraining(
+            self._queue, parts.trainer, params.retrain, calendar=params.active.calendar, fault=parts.fault
+        )
         self._rollout = Rollout(
             parts.registry,
             params.rollout,
@@ -188,9 +195,21 @@ class Loop:
         """Return every comparison that runs."""
         return self._rollout.evidence()
 
+    def schemas(self) -> list[Schema]:
+        """Return the feature schemas of the champion and of every challenger that can be read."""
+        found: dict[str, Schema] = {}
+        models = [record.hash for record in (self._lifecycle.champion,) if record]
+        for model in (*models, *(route.model for route in self._lifecycle.routes)):
+            try:
+                schema = self._parts.bundle_of(model).schema
+            except BundleError:
+                continue
+            found[schema.hash] = schema
+        return list(found.values())
+
     def close(self) -> None:
-        """Stop what trains; nothing is lost."""
-        self._parts.trainer.close()
+        """Stop what trains, and give the jobs back to the queue; nothing is lost."""
+        self._retraining.close(self._parts.clock.now())
 
     def _restore(self) -> None:
         """Take up the last memory, then feed the outcomes that came after it."""
