@@ -74,7 +74,7 @@ class DriftMonitor:
         self._names = (*reference.features.names, *FORECASTS)
         self._features = len(reference.features.names)
         forecasts = reference.forecasts
-        self._sketches = _Sketches(
+        self._sketches = Sketches(
             [*reference.features.train, forecasts.p_up, forecasts.range],
             [reference.train_rows] * self._features + [reference.rows] * len(FORECASTS),
         )
@@ -158,8 +158,7 @@ class DriftMonitor:
     def _look(self, at: datetime) -> None:
         window = self.recent()
         found = self._sketches.compare(window)
-        large = (found.psi >= self._config.psi) & (found.wasserstein >= self._config.wasserstein)
-        drifted = large & discoveries(found.p, self._config.false_discovery)
+        drifted = found.drifted(self._config)
         count = int(drifted[: self._features].sum())
         since = (self._evidence.get("since") or at.isoformat()) if count else None
         size = np.minimum(found.psi / self._config.psi, found.wasserstein / self._config.wasserstein)
@@ -179,13 +178,18 @@ class DriftMonitor:
 
 
 @dataclass(frozen=True)
-class _Comparison:
+class Comparison:
     """What a window of rows looks like beside the sketches, column by column (d,)."""
 
     p: Floats
     psi: Floats
     wasserstein: Floats
     shift: Floats
+
+    def drifted(self, config: Drift) -> NDArray[np.bool_]:
+        """Return which columns (d,) are both significantly and largely different."""
+        large = (self.psi >= config.psi) & (self.wasserstein >= config.wasserstein)
+        return large & discoveries(self.p, config.false_discovery)
 
     def figures(self, column: int) -> dict[str, float]:
         """Return one column's figures."""
@@ -197,7 +201,7 @@ class _Comparison:
         }
 
 
-class _Sketches:
+class Sketches:
     """Sketches of d columns as arrays; `rows` says from how many rows each was made."""
 
     def __init__(self, sketches: list[Sketch], rows: list[int]) -> None:
@@ -218,7 +222,7 @@ class _Sketches:
         self._below = np.stack([self._levels[np.searchsorted(q, q, side="right") - 1] for q in self._quantiles])
         self._edges = [len(self._levels) // BINS * k for k in range(1, BINS)]
 
-    def compare(self, window: NDArray[np.float32]) -> _Comparison:
+    def compare(self, window: NDArray[np.float32]) -> Comparison:
         """Return the comparison of `window` (n, d)."""
         count = len(window)
         ordered = np.sort(window.T.astype(np.float64), axis=1)
@@ -227,7 +231,7 @@ class _Sketches:
         below = np.stack([column.searchsorted(edge, side="right") for column, edge in pairs]) / count
         inner = slice(1, -1)
         apart = np.abs(_quantiles(ordered, self._levels[inner]) - self._quantiles[:, inner]).mean(axis=1)
-        return _Comparison(
+        return Comparison(
             p=self._p(ordered),
             psi=_stability(self._below[:, self._edges], below, count),
             wasserstein=np.minimum(apart / self._sd, MAX_SIZE),
