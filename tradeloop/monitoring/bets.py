@@ -23,13 +23,13 @@ _DIRECTION = (
     ("fewer ups", 1.0, -0.4, 0.03),
 )
 _RETURN = (("edge lost", 0.0, 0.0, 0.5), ("edge turned round", -1.0, 0.0, 0.5))
-# Mean of the normal score at first, later, and share of the weight. A jump of volatility is large once: within a few
-# bars the features have seen it.
+# Mean of the normal score at first and later, how many tolerances of it are no fall, share of the weight. A jump of
+# volatility is large once: within a few bars the features have seen it.
 _SHIFTS = (
-    ("level jumped up", 4.5, 1.5, 0.55),
-    ("wider than forecast", 1.25, 1.25, 0.15),
-    ("level fell", -4.5, -1.5, 0.1),
-    ("narrower than forecast", -1.25, -1.25, 0.05),
+    ("level jumped up", 4.5, 2.0, 1.0, 0.55),
+    ("wider than forecast", 1.25, 1.25, 2.0, 0.2),
+    ("level fell", -4.5, -1.5, 2.0, 0.05),
+    ("narrower than forecast", -1.25, -1.25, 2.0, 0.05),
 )
 _SCALES = (("errors half as large again", 1.5, 0.1), ("errors twice as large", 2.0, 0.05))
 _TAIL = 0.8  # of the slope that the last scores have: how much an error beyond the holdout's most extreme one counts
@@ -175,10 +175,10 @@ def _sign_bets(
 def _score_bets(reference: Reference, margin: float, tolerance: float) -> tuple[ScoreBets, list[Bet]]:
     """Return the bets on the range's errors; a mean within the tolerance, a spread within half of it, are no fall."""
     range_ = reference.range
-    off = tolerance + margin * math.sqrt(range_.location_effect / reference.rows)
+    off = margin * math.sqrt(range_.location_effect / reference.rows)
     spread = 1.0 + tolerance / 2 + margin * math.sqrt(range_.scale_effect / (2 * reference.rows))
     bets = ScoreBets(
-        [Shift(mean, onset, math.copysign(off, mean)) for _, onset, mean, _ in _SHIFTS],
+        [Shift(mean, onset, math.copysign(times * tolerance + off, mean)) for _, onset, mean, times, _ in _SHIFTS],
         [(spread * scale, spread) for _, scale, _ in _SCALES],
         symbol_effect=range_.symbol_effect,
         location_effect=range_.location_effect,

@@ -96,11 +96,12 @@ class Detector:
             Log of each bet's product of ratios, if the change begins here; None: the same.
         """
         r, cusum, began = self._r, self._cusum, self._began
+        onsets = log_ratios if onsets is None else onsets
         here = None
-        for number, log_ratio in enumerate(log_ratios):
-            onset = log_ratio if onsets is None else onsets[number]
-            begun = self._weights[number] * count * math.exp(min(onset, _STEEPEST))
-            grown = begun + r[number] * math.exp(min(log_ratio, _STEEPEST))
+        for number, (log_ratio, onset) in enumerate(zip(log_ratios, onsets, strict=True)):
+            ratio = math.exp(log_ratio if log_ratio < _STEEPEST else _STEEPEST)
+            first = ratio if onset == log_ratio else math.exp(onset if onset < _STEEPEST else _STEEPEST)
+            grown = self._weights[number] * count * first + r[number] * ratio
             r[number] = grown if grown < _LARGEST else _LARGEST
             if cusum[number] <= 0.0:
                 here = here or (self.count, at, tuple(self._totals))
@@ -194,7 +195,7 @@ class SignBets:
 
 @dataclass(frozen=True)
 class Shift:
-    """The mean of a standard normal score has moved from no more than `null` to `onset` at first, then `mean`."""
+    """The mean of a standard normal score has moved to `onset` at first, from 0, and then to `mean`, from `null`."""
 
     mean: float
     onset: float
@@ -228,7 +229,7 @@ class ScoreBets:
         at_first = [
             _moved(shift.mean, shift.null, location_effect)
             if shift.onset == shift.mean
-            else _moved(shift.onset, shift.null, symbol_effect)
+            else _moved(shift.onset, 0.0, symbol_effect)
             for shift in shifts
         ]
         self._at_first = at_first + grown
