@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
-from sqlalchemy import insert, select
+from sqlalchemy import delete, insert, select
 
 from tradeloop.config import Rollout as Config
 from tradeloop.config import Target
@@ -126,12 +126,15 @@ class Loop:
     proven: tuple[Target, ...] = ()
     done: list[Done] = field(default_factory=list)
     crashed: set[str] = field(default_factory=set)
+    market: str = MARKET
 
     def __post_init__(self) -> None:
-        self.registry = Registry(self.database, MARKET)
+        self.registry = Registry(self.database, self.market)
         self.rollout = Rollout(self.registry, self.config, standing_of=lambda _: Standing(self.proven))
         with self.database.read() as connection:
-            content = connection.execute(select(CheckpointRow.content)).scalar()
+            content = connection.execute(
+                select(CheckpointRow.content).where(CheckpointRow.market == self.market)
+            ).scalar()
         self.step = int(content["step"]) if content else 0
         if content:
             self.rollout.restore(content["rollout"])
@@ -168,9 +171,10 @@ class Loop:
         with self.database.write() as connection:
             for action in actions:
                 row = action.decision()
-                known = select(RetrainingLogRow.seq).where(RetrainingLogRow.dedupe == row.dedupe)
+                here = RetrainingLogRow.market == self.market
+                known = select(RetrainingLogRow.seq).where(here, RetrainingLogRow.dedupe == row.dedupe)
                 if connection.execute(known).first() is None:
-                    connection.execute(insert(RetrainingLogRow).values(_values(row)))
+                    connection.execute(insert(RetrainingLogRow).values(_values(row, self.market)))
             content = {"step": self.step, "rollout": self.rollout.state()}
             self._checkpoint(connection, content)
             for action in actions:
@@ -184,7 +188,8 @@ class Loop:
     def decisions(self) -> list[tuple[str, str]]:
         """Return kind and version of each decision on record."""
         with self.database.read() as connection:
-            rows = connection.execute(select(RetrainingLogRow).order_by(RetrainingLogRow.seq)).mappings().all()
+            query = select(RetrainingLogRow.__table__).where(RetrainingLogRow.market == self.market)
+            rows = connection.execute(query.order_by(RetrainingLogRow.seq)).mappings().all()
         return [(row["decision"], row["evidence"]["version"]) for row in rows]
 
     def events(self) -> list[tuple[str, str, str]]:
@@ -192,8 +197,8 @@ class Loop:
         return [(event.kind, event.version, event.actor) for event in self.registry.events()]
 
     def _checkpoint(self, connection: Any, content: dict[str, Any]) -> None:
-        connection.execute(CheckpointRow.__table__.delete())  # type: ignore[attr-defined]  # a Table, typed as a clause
-        row = {"market": MARKET, "component": "rollout", "outcome_seq": 0, "wall_time": START, "content": content}
+        connection.execute(delete(CheckpointRow).where(CheckpointRow.market == self.market))
+        row = {"market": self.market, "component": "rollout", "outcome_seq": 0, "wall_time": START, "content": content}
         connection.execute(insert(CheckpointRow).values(row))
 
     def _may_crash(self, point: str, action: Action) -> None:
@@ -206,9 +211,9 @@ class Crash(Exception):
     """What a test raises where a process would have died."""
 
 
-def _values(row: Any) -> dict[str, Any]:
+def _values(row: Any, market: str) -> dict[str, Any]:
     return {
-        "market": MARKET,
+        "market": market,
         "market_time": row.market_time,
         "wall_time": START,
         "outcome_seq": row.outcome_seq,

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.duels import Crash, Loop, Skill, at, hash_of, resolved
+from tests.duels import MARKET, Crash, Loop, Skill, at, hash_of, resolved
 from tradeloop.config import Rollout as Config
 from tradeloop.errors import BundleError, RegistryError, StoreError
 from tradeloop.loop.actions import ACTOR, Action, carry_out
@@ -523,9 +523,9 @@ STORY = 400
 DRIFT = 160
 
 
-def prologue(database: Database) -> Loop:
+def prologue(database: Database, market: str = MARKET) -> Loop:
     """Return the loop before its first step."""
-    loop = Loop(database, QUICK, {})
+    loop = Loop(database, QUICK, {}, market=market)
     loop.register("old", "new", "bad", "twin")
     loop.registry.promote("old", actor="anna", reason="the first")
     return loop
@@ -580,34 +580,36 @@ def test_a_crash_at_any_point_of_any_action_changes_nothing_in_the_end(
     assert loop.decisions() == undisturbed.decisions()
 
 
-def _process(url: str) -> None:
-    tell(Loop(Database.open(url), QUICK, {}))
+def _process(url: str, market: str) -> None:
+    tell(Loop(Database.open(url), QUICK, {}, market=market))
 
 
 def test_killing_the_process_at_random_moments_changes_nothing_in_the_end(undisturbed: Loop, url: str) -> None:
-    """SIGKILL, a new process each time; TRADELOOP_KILLS says how many."""
+    """SIGKILL, a new process each time, as many stories as TRADELOOP_KILLS need."""
     wanted = int(os.environ.get("TRADELOOP_KILLS", "20"))
-    database = Database.open(url)
-    prologue(database)
-    database.close()  # nothing that is open may be inherited
-    rng, context, killed = random.Random(7), get_context("fork"), 0
-    while True:
-        process = context.Process(target=_process, args=(url,))
-        process.start()
-        process.join(rng.uniform(0.02, 3.0 / wanted) if killed < wanted else 60)
-        if not process.is_alive():
-            break
-        assert process.pid is not None
-        os.kill(process.pid, signal.SIGKILL)
-        process.join()
-        killed += 1
-    assert process.exitcode == 0
-    assert killed > wanted / 4
-    loop = Loop(database, QUICK, {})
-    assert loop.step == STORY
-    assert loop.events() == undisturbed.events()
-    assert loop.decisions() == undisturbed.decisions()
-    database.close()
+    rng, context, killed, stories = random.Random(7), get_context("fork"), 0, 0
+    while killed < wanted:
+        stories, market = stories + 1, f"story{stories}"
+        database = Database.open(url)
+        prologue(database, market)
+        database.close()  # nothing that is open may be inherited
+        while True:
+            process = context.Process(target=_process, args=(url, market))
+            process.start()
+            process.join(rng.uniform(0.02, 0.3) if killed < wanted else 60)
+            if not process.is_alive():
+                break
+            assert process.pid is not None
+            os.kill(process.pid, signal.SIGKILL)
+            process.join()
+            killed += 1
+        assert process.exitcode == 0
+        loop = Loop(database, QUICK, {}, market=market)
+        assert loop.step == STORY
+        assert loop.events() == undisturbed.events()
+        assert loop.decisions() == undisturbed.decisions()
+        database.close()
+    assert killed == wanted
 
 
 def test_a_person_who_undoes_what_a_crashed_loop_did_is_not_overruled(fast: Loop) -> None:
