@@ -4,8 +4,8 @@
 
 *Stationary and shifted rows*: 66 columns of an AR(1) with a known coefficient, 8,000 rows to train on and windows of
 250 after them, as they are, shifted, and widened. *Real markets*: the newest 40% of each, window by window, against the
-60% before. Beside the monitor stand what is commonly done: PSI of .2 alone, and Kolmogorov-Smirnov tests for independent
-rows under Benjamini and Hochberg's rule.
+60% before. Beside the monitor stands what is commonly done: PSI of .2 alone, and Kolmogorov-Smirnov tests for
+independent rows under Benjamini and Hochberg's rule.
 """
 
 from __future__ import annotations

@@ -126,6 +126,11 @@ class TestRules:
             before = [job("manual", 3000 * DAY, "succeeded"), job("manual", 4000 * DAY, "failed")]
             assert rule(evidence, *failed, *before) == {"time_based": expected}
 
+    def test_patience_is_a_parameter(self) -> None:
+        for text, expected in (("2h", "patience"), ("1h", "train")):
+            params = changed(PARAMS, {"triggers.patience": text})
+            assert rule(quiet(**DUE), job("manual", HOUR, "failed"), params=params) == {"time_based": expected}
+
     def test_a_failure_that_a_person_knows_of_is_no_reason_to_wait(self) -> None:
         known = job("manual", HOUR, "failed", acknowledged_at=NOW)
         assert rule(quiet(**DUE), known) == {"time_based": "train"}

@@ -107,6 +107,8 @@ def test_components_are_late_by_the_wall_whatever_the_market_does() -> None:
         Seen("trainer", wall + timedelta(hours=1)),  # the clock was set back
     ]
     assert watch.late_components(beats, wall) == {"loop": 130.5, "trainer": 3600.0}
+    patient = Staleness(DAILY, changed(hourly(), {"drift.heartbeat": "5m"}).drift)
+    assert patient.late_components(beats, wall) == {"trainer": 3600.0}
 
 
 def test_looking_costs_microseconds() -> None:
