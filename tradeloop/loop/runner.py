@@ -28,6 +28,7 @@ from tradeloop.loop.retrain import Trainer
 from tradeloop.loop.turn import Loop, Parts, Turn
 from tradeloop.monitoring.drift_report import DriftReports
 from tradeloop.monitoring.feed import SourceFeed
+from tradeloop.monitoring.staleness import Staleness
 from tradeloop.registry import Registry
 from tradeloop.state.database import Database, database_url
 from tradeloop.state.faults import Faults
@@ -68,6 +69,7 @@ class Runner:
         self._loop: Loop | None = None
         self._refresher: Refresher | None = None
         self._reports = DriftReports(layout.live / "reports", params.drift)
+        self._staleness = Staleness(params.active, params.drift)
         self._troubles = 0
         self._waits = False
 
@@ -132,8 +134,9 @@ class Runner:
             trainer=self._trainer,
             bundle_of=self._bundle,
             evidence_beside=lambda: _integrity(feed),
+            late=self._late,
             guard=self._still_mine,
-            fault=lambda kind, text: Faults(database, self._params.market).record("retraining", kind, text),
+            fault=self._record,
         )
         loop = Loop(parts)
         self._say(f"the loop of market {self._params.market} begins, {loop.pending} predictions wait for their outcome")
@@ -188,6 +191,18 @@ class Runner:
         self._say(f"{kind}: {message}")
         if self._database is not None:
             Faults(self._database, self._params.market).record(COMPONENT, kind, message)
+
+    def _record(self, kind: str, message: str) -> None:
+        if self._database is not None:
+            Faults(self._database, self._params.market).record("retraining", kind, message)
+
+    def _late(self) -> dict[str, float]:
+        """Return which components are silent, but for this one and those that said goodbye."""
+        if self._database is None:
+            return {}
+        beats = Heartbeats(self._database, self._params.market).read()
+        there = [beat for beat in beats if beat.component != COMPONENT and beat.state != "stopped"]
+        return self._staleness.late_components(there, datetime.now(UTC))
 
     def _trouble(self, error: TradeloopError) -> None:
         """Say it once, and let go of all that may have been left in the middle."""

@@ -64,6 +64,8 @@ class Parts:
         Returns the verified bundle of a hash, or raises BundleError.
     evidence_beside
         Returns what is known beside predictions and outcomes, by field of `Evidence`: integrity, requests.
+    late
+        Returns the components that have been silent for too long, and for how many seconds.
     guard
         Called in the transaction that writes a turn; raises StoreError where this process may not act any more.
     fault
@@ -78,8 +80,9 @@ class Parts:
     trainer: Trainer
     bundle_of: Callable[[str], Bundle]
     evidence_beside: Callable[[], dict[str, Any]] = dict
+    late: Callable[[], dict[str, float]] = dict
     guard: Callable[[Connection], None] = lambda _: None
-    fault: Callable[[str, str], object] = lambda *_: None
+    fault: Callable[[str, str], None] = lambda *_: None
 
 
 @dataclass(frozen=True)
@@ -269,7 +272,8 @@ class Loop:
             skill=self._followed.skill(),
             calibration=self._followed.calibration(),
             drift=self._followed.drift(),
-            staleness=self._staleness.evidence(now, bars=bars, features=newest, train_end=train_end),
+            staleness=self._staleness.evidence(now, bars=bars, features=newest, train_end=train_end)
+            | ({"late_components": late} if (late := self._parts.late()) else {}),
             regime=self._followed.regime,
             new_bars=0 if train_end is None else closes_between(self._params.active, train_end, now),
             last_training=self._trained(),
