@@ -14,7 +14,7 @@ export DVC_STUDIO_OFFLINE := true
 export FEAST_USAGE := False
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help install repro test lint format serve services services-stop lock docs dvc-deps clean
+.PHONY: help install repro test lint format serve loop services services-stop lock docs dvc-deps clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -50,6 +50,9 @@ format: $(STAMP)  ## ruff's formatter and its safe fixes
 
 serve: $(STAMP)  ## serve the champion on 127.0.0.1:3000 (PORT=... to change)
 	@$(BIN)/tradeloop serve --port $(or $(PORT),3000)
+
+loop: $(STAMP)  ## watch outcomes, retrain, roll out, beside the service
+	@$(BIN)/tradeloop loop
 
 services:  ## Redis and PostgreSQL from Debian's packages, on loopback ports 16379 and 15432
 	@bash services.sh start
