@@ -87,7 +87,7 @@ def run(home: Home, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Monk
 
 def test_status_shows_what_the_loop_is_at(run: Run, home: Home) -> None:
     found = json.loads(run("status", "--json"))
-    extra = {"verdicts", "database", "gate", "schema", "online_store"}
+    extra = {"verdicts", "database", "revision", "gate", "schema", "online_store"}
     status = answers.StatusAnswer.model_validate({k: v for k, v in found.items() if k not in extra})
     assert status.champion is not None and status.champion.state == "degraded"
     assert [(one.version, one.mode, one.share) for one in status.challengers] == [(home.versions[2], "canary", 0.25)]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 IDLE_SECONDS = 0.02
 """For so long one who watches waits for a moment without an answer under way; under full load there is none."""
 TURN_SECONDS = 0.05
-"""For so long it waits for another one who watches; that one may hang."""
+"""For so long a turn is respected: one who hangs in it holds up nobody after that."""
 
 
 class Pace:
@@ -23,6 +24,7 @@ class Pace:
         self._idle = threading.Event()
         self._idle.set()
         self._turn = threading.Lock()
+        self._taken_at = 0.0
 
     def begin(self) -> None:
         """Note that an answer is under way."""
@@ -38,7 +40,10 @@ class Pace:
     @contextmanager
     def turn(self) -> Iterator[None]:
         """Wait for a good moment, though never long, then let the caller work."""
-        mine = self._turn.acquire(timeout=TURN_SECONDS)
+        left = self._taken_at + TURN_SECONDS - time.monotonic()
+        mine = self._turn.acquire(timeout=min(max(left, 0.0), TURN_SECONDS))
+        if mine:
+            self._taken_at = time.monotonic()
         try:
             self._idle.wait(IDLE_SECONDS)
             yield

@@ -30,7 +30,7 @@ from tradeloop.state.feature_rows import OnlineRows
 
 log = logging.getLogger(__name__)
 
-GATHER_SECONDS = 0.02
+GATHER_SECONDS = 0.05
 """For so long a watcher waits for more questions: a batch costs much less than the same questions one by one."""
 BATCH_ROWS = 16
 """A larger batch would hold the interpreter for longer than an answer should have to wait."""
