@@ -20,6 +20,8 @@ from tradeloop.config import Labels, Outcomes
 from tradeloop.errors import StoreError
 from tradeloop.labels import compute_labels
 from tradeloop.monitoring.accounts import check, count
+from tradeloop.monitoring.ending import Ending
+from tradeloop.monitoring.ledger import Ledger, Superseded
 from tradeloop.monitoring.records import Logged, Resolved
 from tradeloop.monitoring.regimes import REGIMES, regime_codes
 from tradeloop.predictor import new_ids
@@ -314,6 +316,16 @@ class TestRestatement:
         desk.resolver.advance()
         assert [it.prediction.feature_time for it in desk.resolver.restated] == [closes(50)]
 
+    def test_an_outcome_whose_bars_are_not_all_there_is_left_alone(self, database: Database) -> None:
+        desk = Desk(database)
+        log(database, [logged(10)])
+        desk.at(60)
+        (before,) = desk.resolver.advance()
+        desk.feed.put(changed(desk.bars["AAA"], 11, 1.01))
+        desk.at(10)  # set back: the bar is there, the one after it is not yet
+        assert desk.resolver.advance() == [] and desk.resolver.restated == []
+        assert list(desk.resolver.replay(0)) == [before]
+
     def test_a_bar_that_is_gone_makes_what_waits_void_and_leaves_what_has_ended(self, database: Database) -> None:
         desk = Desk(database)
         ended, waits = logged(10), logged(20)
@@ -454,6 +466,32 @@ class TestNothingIsLost:
             assert sum(not it.outcome.repeat for it in told) == len({it[0] for it in predictions})
             database.close()
         assert found[0] == found[1]
+
+
+class TestLedger:
+    def ending(self, ledger: Ledger) -> Ending:
+        ((ticket, found),) = ledger.pending()
+        return Ending(ticket, ledger.read([found])[found], "void", closes(0), "withheld")
+
+    def test_writes_nothing_when_there_are_outcomes_that_the_caller_does_not_know(self, either: Database) -> None:
+        desk, ledger = Desk(either), Ledger(either, MARKET)
+        log(either, [logged(10)])
+        desk.at(60)
+        desk.resolver.advance()
+        log(either, [logged(100)])
+        with pytest.raises(Superseded):
+            ledger.write([self.ending(ledger)], after=0)
+        assert len(stored(either)) == 1 and count(either, MARKET).pending == 1
+        (written,) = ledger.write([self.ending(ledger)], after=1)
+        assert written.seq == 2 and check(either, MARKET) == []
+
+    def test_writes_nothing_when_one_of_them_is_not_pending_any_more(self, either: Database) -> None:
+        ledger = Ledger(either, MARKET)
+        log(either, [logged(10)])
+        ending = self.ending(ledger)
+        with pytest.raises(Superseded):
+            ledger.write([ending, replace(ending, ticket=ending.ticket + 1)], after=0)
+        assert stored(either) == [] and count(either, MARKET).pending == 1
 
 
 class TestReplay:

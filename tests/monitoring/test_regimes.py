@@ -76,6 +76,12 @@ def test_later_bars_change_nothing_and_any_way_to_ask_gives_the_same(ranges: lis
         first = last + 1
 
 
+def test_bar_by_bar_is_as_all_at_once() -> None:
+    bars, tracker = random_bars("AAA", 600), RegimeTracker(CONFIG)
+    found = [int(tracker.codes(bars[: i + 1], i, i)[0]) for i in range(len(bars))]
+    assert found == regime_codes(bars, CONFIG).tolist()
+
+
 @pytest.mark.parametrize(
     "change",
     [{"bars": 8}, {"history": 20}, {"warm_up": 30}, {"low": 0.4}, {"high": 0.6}],
