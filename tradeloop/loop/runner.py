@@ -68,6 +68,8 @@ class Runner:
         self._database: Database | None = None
         self._loop: Loop | None = None
         self._refresher: Refresher | None = None
+        self._online: OnlineStore | None = None
+        self._served: dict[str, datetime | None] = {}
         self._reports = DriftReports(layout.live / "reports", params.drift)
         self._staleness = Staleness(params.active, params.drift)
         self._troubles = 0
@@ -111,6 +113,7 @@ class Runner:
         if self._refresher is not None:
             for name, problem in self._refresher.refresh(self._loop.schemas()).problems.items():
                 self._fault("refresh", f"{name}: {problem}")
+        self._served = self._feature_times(self._loop)
         turn = self._loop.turn()
         self._tell(turn)
         self._report(turn)
@@ -123,8 +126,10 @@ class Runner:
         clock: Clock = (
             LiveClock() if live else ReplayClock(lambda: _newest(feed.bars(s).timestamp for s in feed.symbols))
         )
+        if self._online is None:
+            self._online = OnlineStore(self._layout, self._params)
         if live and self._refresher is None:
-            self._refresher = Refresher(self._layout, self._params, feed, OnlineStore(self._layout, self._params))
+            self._refresher = Refresher(self._layout, self._params, feed, self._online)
         parts = Parts(
             database=database,
             params=self._params,
@@ -134,13 +139,22 @@ class Runner:
             trainer=self._trainer,
             bundle_of=self._bundle,
             evidence_beside=lambda: _integrity(feed),
+            feature_times=lambda symbol: self._served.get(symbol),
             late=self._late,
             guard=self._still_mine,
             fault=self._record,
         )
         loop = Loop(parts)
-        self._say(f"the loop of market {self._params.market} begins, {loop.pending} predictions wait for their outcome")
+        self._say(f"the loop of market {self._params.market} begins")
         return loop
+
+    def _feature_times(self, loop: Loop) -> dict[str, datetime | None]:
+        """Return the time of each symbol's newest row in the online store, of the champion's schema."""
+        schemas, symbols = loop.schemas(), self._params.active.symbols
+        if self._online is None or not schemas:
+            return {}
+        times = self._online.read(symbols, schemas[0]).feature_time.astype("datetime64[us]").tolist()
+        return {name: at and at.replace(tzinfo=UTC) for name, at in zip(symbols, times, strict=True)}
 
     def _bundle(self, model: str) -> Bundle:
         if model not in self._bundles:
@@ -229,6 +243,8 @@ class Runner:
             log.warning("the queue learns later what stopped: %s", error)
         self._trainer.close()
         self._reports.close()
+        if self._online is not None:
+            self._online.close()
         if self._database is None:
             return
         try:

@@ -64,6 +64,8 @@ class Parts:
         Returns the verified bundle of a hash, or raises BundleError.
     evidence_beside
         Returns what is known beside predictions and outcomes, by field of `Evidence`: integrity, requests.
+    feature_times
+        Returns the time of a symbol's newest feature row that can be served; by default that of its newest prediction.
     late
         Returns the components that have been silent for too long, and for how many seconds.
     guard
@@ -80,6 +82,7 @@ class Parts:
     trainer: Trainer
     bundle_of: Callable[[str], Bundle]
     evidence_beside: Callable[[], dict[str, Any]] = dict
+    feature_times: Callable[[str], datetime | None] | None = None
     late: Callable[[], dict[str, float]] = dict
     guard: Callable[[Connection], None] = lambda _: None
     fault: Callable[[str, str], None] = lambda *_: None
@@ -185,11 +188,6 @@ class Loop:
         return Turn(now, len(resolved), diagnosis, evidence, decisions, queued, trained, done)
 
     @property
-    def pending(self) -> int:
-        """How many predictions wait for their outcome, as far as is known before the next turn."""
-        return self._resolver.pending
-
-    @property
     def watch(self) -> ChampionWatch | None:
         """The champion's watch."""
         return self._followed.watch
@@ -262,7 +260,8 @@ class Loop:
             promoted = champion.promoted_in_market or champion.promoted_at or now
             told = Champion(champion.hash, champion.version, promoted, train_end)
         line = self._lifecycle.line
-        newest = {symbol: self._followed.newest(symbol) for symbol in self._params.active.symbols}
+        served = self._parts.feature_times or self._followed.newest
+        newest = {symbol: served(symbol) for symbol in self._params.active.symbols}
         bars = {symbol: self._closed(symbol) for symbol in newest}
         return Evidence(
             now=now,
