@@ -13,7 +13,7 @@ from tradeloop.errors import StoreError
 
 Limit = Annotated[int, typer.Option(min=1, max=1000, help="At most so many entries.")]
 
-_METRICS = ("accuracy", "auc", "brier", "rmse", "r2", "sharpe")
+_METRICS = ("accuracy", "auc", "brier", "ic", "range_r2", "range_coverage", "sharpe")
 
 
 def performance(
