@@ -290,12 +290,12 @@ def parameters() -> Params:
 
 def run(seeds: int, bars: int, workers: int, config: Adapt, shapes: Sequence[str] = SHAPES) -> dict[str, Any]:
     """Measure everything."""
+    layout = Layout.current()
+    params = load_params(layout.params)
     work = partial(one_seed, params=parameters(), bars=bars, config=config, shapes=shapes)
     with ProcessPoolExecutor(workers) as pool:
         done = list(tqdm(pool.map(work, range(seeds)), total=seeds, unit="seed", file=sys.stderr))
     result: dict[str, Any] = {"seeds": seeds, "bars": bars, "synthetic": summary(done, shapes)}
-    layout = Layout.current()
-    params = load_params(layout.params)
     if (layout.models / "bundle" / "reference.json").exists():
         result["real"] = {params.market: real(layout, params, config)}
     return result
