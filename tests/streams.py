@@ -32,6 +32,8 @@ class World:
         Standard deviation of the forecast log odds.
     bias, noise, memory
         Of the log range's error: mean, standard deviation of its innovations, autocorrelation.
+    tails
+        Degrees of freedom of Student's t that these innovations follow; 0: normal.
     common
         Share of an outcome's randomness that all symbols have in common: 0 independent, 1 the same.
     symbols
@@ -44,6 +46,7 @@ class World:
     bias: float = 0.0
     noise: float = 0.3
     memory: float = 0.0
+    tails: int = 0
     common: float = 0.0
     symbols: int = 1
 
@@ -61,6 +64,8 @@ class World:
         error = np.empty(shape)
         before = np.zeros(self.symbols)
         shocks = self.noise * normal()
+        if self.tails:
+            shocks /= np.sqrt(rng.chisquare(self.tails, size=shape) / self.tails)
         for at in range(times):
             before = self.memory * before + shocks[at]
             error[at] = self.bias + before
@@ -129,7 +134,8 @@ def batches(world: World, times: int, *, seed: int = 100, first: int = 0) -> Ite
     """Yield the outcomes of `times` bars, those of one time together, from bar number `first` on."""
     columns = world.draw(times, seed)
     flat = {name: values.ravel() for name, values in columns.items()}
-    table = {name: values.reshape(times, -1).tolist() for name, values in _forecasts(flat).items()}
+    said = {name: np.exp(values) if name.startswith("range") else values for name, values in _forecasts(flat).items()}
+    table = {name: values.reshape(times, -1).tolist() for name, values in said.items()}
     up, actual, label = (columns[name].tolist() for name in ("up", "actual", "label"))
     for at in range(times):
         yield tuple(
@@ -152,9 +158,8 @@ def make_resolved(
     forecasts: dict[str, float],
     labels: tuple[float, float, float],
 ) -> Resolved:
-    """Return one outcome; forecasts of the range are in logs."""
+    """Return one outcome; forecasts as they are logged, labels as `Outcome` has them."""
     time = START + bar * HOUR
-    said = {name: np.exp(value) if name.startswith("range") else value for name, value in forecasts.items()}
     logged = Logged(
         id=str(seq),
         symbol=symbol,
@@ -170,7 +175,7 @@ def make_resolved(
         edge=0.0,
         latency=1.0,
         adaptation=None,
-        **{name: float(value) for name, value in said.items()},
+        **forecasts,
     )
     known = time + HOUR
     outcome = Outcome(seq, str(seq), "resolved", None, known, *labels, "normal", 0, known)

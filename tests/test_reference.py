@@ -109,7 +109,7 @@ class TestRange:
         scores = np.interp(errors - found.mean.value, found.scores, score_grid(found.limit))
         assert norm.fit(scores) == pytest.approx((0.0, 1.0), abs=0.02)
         assert float((scores > 2).mean()) == pytest.approx(1 - ndtr(2), abs=0.003)
-        assert found.limit == pytest.approx(norm.ppf(20_000 / 20_001))
+        assert found.limit == pytest.approx(norm.ppf(1 - 10 / 20_001))
 
     def test_symbols_do_not_foretell_each_other(self) -> None:
         # One symbol's errors persist, the other's do not: pooled by row they would look like noise.

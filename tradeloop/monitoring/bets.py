@@ -27,12 +27,11 @@ _RETURN = (("edge lost", 0.0, 0.0, 0.5), ("edge turned round", -1.0, 0.0, 0.5))
 # volatility is large once: within a few bars the features have seen it.
 _SHIFTS = (
     ("level jumped up", 4.5, 2.0, 1.0, 0.55),
-    ("wider than forecast", 1.25, 1.25, 2.0, 0.2),
-    ("level fell", -4.5, -1.5, 2.0, 0.05),
-    ("narrower than forecast", -1.25, -1.25, 2.0, 0.05),
+    ("wider than forecast", 1.0, 1.0, 1.5, 0.2),
+    ("level fell", -4.5, -1.5, 1.5, 0.05),
+    ("narrower than forecast", -1.0, -1.0, 1.5, 0.05),
 )
 _SCALES = (("errors half as large again", 1.5, 0.1), ("errors twice as large", 2.0, 0.05))
-_TAIL = 0.8  # of the slope that the last scores have: how much an error beyond the holdout's most extreme one counts
 _EXTREME = 6.0
 
 
@@ -105,11 +104,7 @@ class ErrorScores:
         self._mean, self._memory = range_.mean.value, range_.memory
         self._quantiles = list(range_.scores)
         self._grid: list[float] = score_grid(range_.limit).tolist()
-        last = len(self._grid) // 8
-        self._slopes: list[float] = [
-            _TAIL * (self._grid[b] - self._grid[a]) / max(self._quantiles[b] - self._quantiles[a], 1e-9)
-            for a, b in ((0, last), (-1 - last, -1))
-        ]
+        self._tails = [_tail(self._quantiles, self._grid, 0, 1), _tail(self._quantiles, self._grid, -1, -1)]
         # Errors by themselves are spread more widely than innovations are.
         self._alone = range_.innovation_sd / range_.residual.sd if range_.residual.sd > 0 else 1.0
         self.clear()
@@ -134,10 +129,12 @@ class ErrorScores:
     def _interpolate(self, innovation: float) -> float:
         quantiles, grid = self._quantiles, self._grid
         right = bisect_right(quantiles, innovation)
-        if right == 0:
-            return max(grid[0] + self._slopes[0] * (innovation - quantiles[0]), -_EXTREME)
-        if right == len(quantiles):
-            return min(grid[-1] + self._slopes[1] * (innovation - quantiles[-1]), _EXTREME)
+        if right == 0 or right == len(quantiles):
+            # Beyond the holdout's tail a score grows with the logarithm, as that of a power law's does; a normal one's
+            # would grow faster.
+            end, steepness = self._tails[right > 0]
+            score = grid[right and -1] + steepness * math.log(max(innovation / end, 1.0))
+            return min(max(score, -_EXTREME), _EXTREME)
         below, above = quantiles[right - 1], quantiles[right]
         return grid[right - 1] + (grid[right] - grid[right - 1]) * (innovation - below) / (above - below)
 
@@ -152,6 +149,14 @@ class ErrorScores:
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from `state`."""
         self._last = {symbol: (int(at), [float(v) for v in before]) for symbol, (at, before) in state["last"].items()}
+
+
+def _tail(quantiles: list[float], grid: list[float], end: int, inward: int) -> tuple[float, float]:
+    """Return the last quantile of a tail, and the change of the score with the logarithm of the innovation there."""
+    near, far = quantiles[end + inward * len(grid) // 12], quantiles[end]
+    if near * far <= 0 or abs(far) <= abs(near):
+        return far or 1.0, 0.0
+    return far, (grid[end] - grid[end + inward * len(grid) // 12]) / math.log(far / near)
 
 
 def _informative(sharpness: Sharpness, margin: float) -> bool:

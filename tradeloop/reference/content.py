@@ -226,5 +226,9 @@ def score_grid(limit: float) -> Floats:
 
 
 def normal_score_limit(count: int) -> float:
-    """Return the normal score of the largest of `count` values."""
-    return NormalDist().inv_cdf(max(count, 2) / (max(count, 2) + 1.0))
+    """Return the normal score of the tenth largest of `count` values, of the largest tenth of fewer than a hundred.
+
+    What lies beyond is too few to be mapped one by one.
+    """
+    beyond = min(max(count // 10, 1), 10)
+    return NormalDist().inv_cdf(1.0 - beyond / (max(count, 2) + 1.0))
