@@ -35,7 +35,7 @@ class LossWatch:
         self._sums = [0.0] * len(LOSSES)
         self._squares = [0.0] * len(LOSSES)
         self._recent: deque[list[float]] = deque(maxlen=2 * self._config.window)
-        self._adwin: list[Any] | None = None
+        self._adwin: list[_Adwin] | None = None
 
     def update(self, losses: Sequence[float]) -> None:
         """Add the losses of one outcome, in the order of `LOSSES`."""
@@ -69,12 +69,7 @@ class LossWatch:
         average = math.fsum(recent) / len(recent)
         crossed = len(recent) == window and average > expected * (1 + self._config.drop)
         shown["threshold"] = {"mean": average, "outcomes": len(recent), "crossed": crossed}
-        adwin = self._adwins()[at]
-        shown["adwin"] = {
-            "mean": float(adwin.estimation),
-            "outcomes": int(adwin.width),
-            "cuts": int(adwin.n_detections),
-        }
+        shown["adwin"] = self._adwins()[at].evidence()
         return shown
 
     @property
@@ -103,11 +98,9 @@ class LossWatch:
         for loss, adwin in zip(row, self._adwin, strict=True):
             adwin.update(loss)
 
-    def _adwins(self) -> list[Any]:
+    def _adwins(self) -> list[_Adwin]:
         if self._adwin is None:
-            from river.drift import ADWIN
-
-            self._adwin = [ADWIN(delta=self._config.adwin) for _ in WATCHED]
+            self._adwin = [_Adwin(self._config.adwin) for _ in WATCHED]
             window = self._config.window
             kept = min(self._count % window + window, len(self._recent))
             for row in islice(self._recent, len(self._recent) - kept, None):
@@ -130,3 +123,20 @@ class LossWatch:
         self._count = int(state["count"])
         self._sums, self._squares = list(state["sums"]), list(state["squares"])
         self._recent.extend(list(row) for row in state["recent"])
+
+
+class _Adwin:
+    """River's ADWIN, and how often it has cut its window: it forgets that itself with the window."""
+
+    def __init__(self, delta: float) -> None:
+        from river.drift import ADWIN
+
+        self._adwin = ADWIN(delta=delta)
+        self._cuts = 0
+
+    def update(self, loss: float) -> None:
+        self._adwin.update(loss)
+        self._cuts += bool(self._adwin.drift_detected)
+
+    def evidence(self) -> dict[str, Any]:
+        return {"mean": float(self._adwin.estimation), "outcomes": int(self._adwin.width), "cuts": self._cuts}
