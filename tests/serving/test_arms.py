@@ -316,5 +316,14 @@ def test_adaptation_is_off_by_default(home: Home) -> None:
         await asyncio.sleep(0.5)
         await live.ask("AAPL")
         assert live.rows()[0].adaptation is None
+        # What fills have shown of the cost counts all the same.
+        dear = store.append(
+            home.hashes[1], "snapshot", {"cost_bps": 400.0}, outcome_seq=2, market_time=NOW, reason="fills cost more"
+        )
+        holder = live.engine._parts.holder  # type: ignore[union-attr]
+        await until(lambda: holder.current is not None and holder.current.champion.predictor.snapshot == dear)
+        (answer,) = await live.ask("AAPL")
+        assert "below_cost" in answer["reasons"]
+        assert live.rows()[1].adaptation == dear
 
     check(home, body)

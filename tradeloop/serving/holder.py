@@ -55,7 +55,9 @@ class LineupHolder:
     budget
         Seconds that a challenger's forecast may take.
     adaptations
-        Where the snapshots of online adaptation are; None where it is switched off.
+        Where the snapshots of online adaptation are; None for bundles as they were packaged.
+    learned
+        Whether snapshots may change forecasts; if not, only those apply that do no more than raise the cost.
     """
 
     def __init__(
@@ -68,6 +70,7 @@ class LineupHolder:
         baked: Path | None = None,
         budget: float = 0.25,
         adaptations: AdaptationStore | None = None,
+        learned: bool = True,
     ) -> None:
         self.current: Lineup | None = None
         self.refused: Refusal | None = None
@@ -79,6 +82,7 @@ class LineupHolder:
         self._baked = baked
         self._budget = budget
         self._adaptations = adaptations
+        self._learned = learned
         self._seen = (-1, -1)
         self._retry_at = 0.0
         self._unloaded: list[Route] = []
@@ -234,6 +238,8 @@ class LineupHolder:
             adaptation = Adaptation.parse(content, spec=bundle.ensemble.spec)
         except AdaptationError as error:
             log.error("model %s answers as it was packaged, snapshot %s: %s", version, snapshot, error)
+            return Loaded(Predictor(bundle), version, source)
+        if not (self._learned or adaptation.neutral):
             return Loaded(Predictor(bundle), version, source)
         return Loaded(Predictor(bundle, adaptation, snapshot), version, source)
 

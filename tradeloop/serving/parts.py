@@ -69,7 +69,8 @@ class Parts:
                 market=market,
                 baked=baked,
                 budget=budget,
-                adaptations=AdaptationStore(database, market) if params.adapt.enabled else None,
+                adaptations=AdaptationStore(database, market),
+                learned=params.adapt.enabled,
             )
             log = PredictionLog(database)
         except BaseException:
