@@ -269,9 +269,13 @@ class TestParameters:
     def test_each_changes_the_statistic(self, change: dict[str, Any]) -> None:
         assert self.statistic(Degradation(**change)) != self.statistic(DEFAULT)
 
-    def test_margin_is_lenient(self) -> None:
-        lost = replace(CALM, slope=0.0)
-        assert self.statistic(only("direction", margin=3.0), lost) < self.statistic(only("direction", margin=0.0), lost)
+    def test_within_the_margin_of_a_short_holdout_less_skill_is_no_fall(self) -> None:
+        reference = make_reference(CALM, times=600)
+        slope = reference.direction.slope
+        less = replace(CALM, slope=slope.value - 3 * slope.se, intercept=reference.direction.intercept.value)
+        strict, lenient = (SkillMonitor(reference, only("direction", margin=margin)) for margin in (0.0, 3.0))
+        assert run(strict, batches(less, 2_500)) is not None
+        assert run(lenient, batches(less, 2_500)) is None
 
     def test_one_weight_must_be_above_zero(self) -> None:
         with pytest.raises(ValueError, match="one of the weights must be above 0"):
