@@ -29,7 +29,9 @@ from tradeloop.loop.turn import Loop, Parts, Turn
 from tradeloop.monitoring.drift_report import DriftReports
 from tradeloop.monitoring.feed import SourceFeed
 from tradeloop.monitoring.staleness import Staleness
+from tradeloop.promotion import require_schema
 from tradeloop.registry import Registry
+from tradeloop.schema import Schema
 from tradeloop.state.database import Database, database_url
 from tradeloop.state.faults import Faults
 from tradeloop.state.heartbeats import Heartbeats
@@ -139,6 +141,7 @@ class Runner:
             trainer=self._trainer,
             bundle_of=self._bundle,
             evidence_beside=lambda: _integrity(feed),
+            admissible=self._admissible,
             feature_times=lambda symbol: self._served.get(symbol),
             late=self._late,
             guard=self._still_mine,
@@ -162,6 +165,15 @@ class Runner:
                 self._bundles.clear()
             self._bundles[model] = self._store.get(model)
         return self._bundles[model]
+
+    def _admissible(self, bundle: Bundle) -> Bundle:
+        online = self._online
+        assert online is not None
+        path = self._layout.store / "schema.json"
+        current = Schema.load(path) if path.is_file() else None
+        symbols = self._params.active.symbols
+        require_schema(bundle, current=current, holds=lambda schema: bool(online.read(symbols, schema).found.any()))
+        return bundle
 
     def _still_mine(self, connection: Connection) -> None:
         assert self._database is not None

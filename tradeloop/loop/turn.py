@@ -44,6 +44,7 @@ from tradeloop.monitoring.outcomes import Resolver
 from tradeloop.monitoring.records import Logged, Resolved
 from tradeloop.monitoring.staleness import Staleness, closes_between
 from tradeloop.predictor import Prediction
+from tradeloop.promotion import promotion_evidence
 from tradeloop.registry import Registry
 from tradeloop.schema import Schema
 from tradeloop.state.database import Database
@@ -64,6 +65,8 @@ class Parts:
         Returns the verified bundle of a hash, or raises BundleError.
     evidence_beside
         Returns what is known beside predictions and outcomes, by field of `Evidence`: integrity, requests.
+    admissible
+        Returns the bundle, or raises SchemaMismatch where the online store does not hold its features.
     feature_times
         Returns the time of a symbol's newest feature row that can be served; by default that of its newest prediction.
     late
@@ -82,6 +85,7 @@ class Parts:
     trainer: Trainer
     bundle_of: Callable[[str], Bundle]
     evidence_beside: Callable[[], dict[str, Any]] = dict
+    admissible: Callable[[Bundle], Bundle] = lambda bundle: bundle
     feature_times: Callable[[str], datetime | None] | None = None
     late: Callable[[], dict[str, float]] = dict
     guard: Callable[[Connection], None] = lambda _: None
@@ -136,6 +140,7 @@ class Loop:
             parts.registry,
             params.rollout,
             standing_of=lambda model: Standing.of(parts.bundle_of(model)),
+            check=lambda model: promotion_evidence(parts.admissible(parts.bundle_of(model))),
             horizon=params.labels.horizon,
         )
         self._decider = Decider(params)
@@ -295,7 +300,7 @@ class Loop:
 
     def _write(self, decisions: list[Decision], actions: list[Action]) -> list[Job]:
         """Write what was decided, and the memory, in one transaction."""
-        news = bool(decisions or actions or self._followed.snapshots)
+        news = bool(decisions or actions or self._followed.snapshots or self._rollout.unsaved)
         if not news and self._seq - self._remembered < REMEMBER_EVERY and not self._followed.due():
             return []
         rows = [*decisions, *(action.decision() for action in actions)]
