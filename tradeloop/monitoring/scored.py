@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
 
 from tradeloop.monitoring.records import Resolved
 from tradeloop.reference.content import MAGNITUDE
@@ -15,8 +15,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
 
-@dataclass(frozen=True, slots=True)
-class Scored:
+class Scored(NamedTuple):
     """One outcome beside its forecast. Plain floats: at one outcome a time they are faster than arrays.
 
     Attributes

@@ -22,9 +22,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import exp, log1p
 from typing import Any
-
-from tradeloop.monitoring.scored import softplus
 
 _LARGEST = 1e250  # a statistic beyond it says nothing more
 _STEEPEST = 100.0  # nor does a ratio beyond e to this power
@@ -95,13 +94,13 @@ class Detector:
         onsets
             Log of each bet's product of ratios, if the change begins here; None: the same.
         """
-        r, cusum, began = self._r, self._cusum, self._began
+        weights, r, cusum, began = self._weights, self._r, self._cusum, self._began
         onsets = log_ratios if onsets is None else onsets
         here = None
         for number, (log_ratio, onset) in enumerate(zip(log_ratios, onsets, strict=True)):
-            ratio = math.exp(log_ratio if log_ratio < _STEEPEST else _STEEPEST)
-            first = ratio if onset == log_ratio else math.exp(onset if onset < _STEEPEST else _STEEPEST)
-            grown = self._weights[number] * count * first + r[number] * ratio
+            ratio = exp(log_ratio if log_ratio < _STEEPEST else _STEEPEST)
+            first = ratio if onset == log_ratio else exp(onset if onset < _STEEPEST else _STEEPEST)
+            grown = weights[number] * count * first + r[number] * ratio
             r[number] = grown if grown < _LARGEST else _LARGEST
             if cusum[number] <= 0.0:
                 here = here or (self.count, at, tuple(self._totals))
@@ -187,9 +186,11 @@ class SignBets:
 
     def log_ratios(self, outcomes: Sequence[tuple[float, float]]) -> list[float]:
         """Return the log of each bet's product of ratios over outcomes (covariate, sign ±1)."""
-        losses = [
-            sum(softplus(-sign * (intercept + slope * x)) for x, sign in outcomes) for intercept, slope in self._lines
-        ]
+        losses = [0.0] * len(self._lines)
+        for x, sign in outcomes:
+            for number, (intercept, slope) in enumerate(self._lines):
+                margin = -sign * (intercept + slope * x)
+                losses[number] += margin + log1p(exp(-margin)) if margin > 0 else log1p(exp(margin))
         return [(losses[null] - losses[alternative]) * self._power for alternative, null in self._pairs]
 
 
