@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import math
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
@@ -392,18 +391,6 @@ def test_a_state_of_longer_labels_is_not_taken_over() -> None:
     for step in range(9):
         long.update([simple(step, said, said, bars=3)])
     assert PairedTest(CONFIG, horizon=2).restore(long.state()).pairs == 0
-
-
-def test_a_pair_costs_little() -> None:
-    pairs = [pair(resolved(step, {"a": Skill(0.0), "b": Skill(0.1)}), "a", "b") for step in range(2_000)]
-    test, began = PairedTest(CONFIG), time.process_time()
-    for batch in pairs:
-        test.update(batch)
-    spent = (time.process_time() - began) / len(pairs)
-    assert spent < 100e-6, f"{spent * 1e6:.0f} µs a pair"  # 50 on a quiet core, measured by the benchmark
-
-
-# -- pairing ----------------------------------------------------------------------------------------------------------
 
 
 def models(*names: str) -> set[str]:

@@ -5,7 +5,6 @@ import os
 import random
 import signal
 import threading
-import time
 from collections.abc import Callable
 from datetime import timedelta
 from multiprocessing import get_context
@@ -690,15 +689,3 @@ def test_how_outcomes_are_cut_into_turns_makes_no_difference(fast: Loop) -> None
         states.append(rollout.state())
     assert states[0] == states[1] == states[2] == states[3]
     assert states[0]["running"]["trials"][0]["test"]["pairs"] >= 98
-
-
-def test_an_outcome_costs_little(fast: Loop) -> None:
-    fast.admit("new")
-    fast.settle()
-    fast.rollout.advance(at(0))
-    outcomes = [resolved(step, {"old": CHANCE, "new": CHANCE}) for step in range(2_000)]
-    began = time.process_time()
-    for batch in outcomes:
-        fast.rollout.observe(batch)
-    spent = (time.process_time() - began) / 2_000
-    assert spent < 200e-6, f"{spent * 1e6:.0f} µs a pair"
