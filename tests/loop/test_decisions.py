@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -18,7 +17,6 @@ from tradeloop.errors import StoreError
 from tradeloop.loop.decisions import Decider, Decision, write
 from tradeloop.loop.rules import MAX_DOUBLINGS
 from tradeloop.loop.triggers import check_all, open_triggers
-from tradeloop.loop.triggers.base import Firing
 from tradeloop.monitoring.diagnosis import diagnose
 from tradeloop.monitoring.evidence import Evidence, LastTraining, Request
 from tradeloop.state.database import Database
@@ -365,15 +363,3 @@ class TestWrite:
         with pytest.raises(StoreError), database.write() as connection:
             RetrainingLogRow.__table__.drop(connection)  # type: ignore[attr-defined]  # a Table
             write(connection, decisions, queue=queue, params=PARAMS)
-
-
-def test_a_quiet_turn_costs_microseconds() -> None:
-    decider, triggers, best = Decider(PARAMS), open_triggers(PARAMS), float("inf")
-    evidence = quiet(**CALM)
-    decide(decider, evidence)
-    for _ in range(300):
-        began = time.perf_counter()
-        firings: list[Firing] = check_all(triggers, evidence)
-        assert decider.decide(evidence, diagnose(evidence, PARAMS), firings, history=list) == []
-        best = min(best, time.perf_counter() - began)
-    assert best < 100e-6

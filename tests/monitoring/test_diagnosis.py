@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import itertools
-import time
 from datetime import datetime, timedelta
 from typing import Any, get_args
 
@@ -182,12 +181,3 @@ def test_a_later_start_of_the_dataset_is_kept() -> None:
 def test_an_unknown_parameter_is_named() -> None:
     with pytest.raises(ConfigError, match=r"no parameter 'train\.forest\.leaf': 'forest' is not in Train"):
         parameter(PARAMS, "train.forest.leaf")
-
-
-def test_a_quiet_turn_is_cheap() -> None:
-    evidence, best = quiet(), float("inf")
-    for _ in range(200):
-        began = time.perf_counter()
-        diagnose(evidence, PARAMS)
-        best = min(best, time.perf_counter() - began)
-    assert best < 100e-6
