@@ -4,7 +4,7 @@
 
 Both compute every column of each market's schema; the largest difference between them is shown beside the times. Each
 time is the fastest of several, taken in turn, so that other work on the machine touches both alike. The tail is what a
-service does when a bar closes: the newest row from the last `max_lookback` bars.
+service does when a bar closes: the newest row from the last `feature_lookback` bars.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from rich.table import Table
 from benchmarks.plain_features import plain_features
 from tradeloop.bars import Bars
 from tradeloop.config import Params, load_params
-from tradeloop.features import compute, compute_tail, max_lookback, schema_for
+from tradeloop.features import compute, compute_tail, feature_lookback, schema_for
 from tradeloop.sources import open_source
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -78,7 +78,7 @@ def measure(name: str, repeats: int) -> dict[str, Any]:
     )
     rows = compute(market[0], schema).astype(float)
     theirs = plain_features(frames[0], context)[list(schema.names)].to_numpy()
-    lookback = max_lookback(params.features.families)
+    lookback = feature_lookback(params)
     ends = np.random.default_rng(0).integers(lookback, len(market[0]), TAILS)
     tails = [market[0][end - lookback : end] for end in ends]
     tail_p50, tail_p99 = percentiles(lambda call: compute_tail(tails[call], schema), TAILS)

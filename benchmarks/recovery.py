@@ -34,7 +34,7 @@ from rich.table import Table
 from tqdm import tqdm
 
 from tradeloop.config import Params, load_params
-from tradeloop.features import max_lookback
+from tradeloop.features import feature_lookback
 from tradeloop.metrics import METRICS
 from tradeloop.simulation.driver import Plan, Policy, Stage, simulate
 from tradeloop.simulation.looping import Looping
@@ -59,8 +59,8 @@ POLICIES: dict[str, Callable[[Stage], Policy]] = {
 def parameters(shape: str, accuracy: float, seed: int) -> Params:
     """Return params.yaml's parameters on a drifting market; the gate's ceiling is for liquid markets, not for this."""
     raw = load_params(ROOT / "params.yaml").model_dump()
-    first = WARM_UP + max_lookback(raw["features"]["families"])
     raw |= {"market": "synthetic", "seed": seed}
+    first = WARM_UP + feature_lookback(Params.model_validate(raw))
     planted = raw["markets"]["synthetic"]["synthetic"]
     planted |= {"bars": first + DRIFT + AFTER, "bayes_accuracy": accuracy, "drift": shape, "drift_bar": first + DRIFT}
     raw["gate"]["max_direction_auc"] = 0.95

@@ -9,7 +9,7 @@ moment from which its ``close`` may be used (both ``datetime64[us, UTC]``).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -78,6 +78,8 @@ class Bars:
         float64; prices in quote currency, volume in units of the asset.
     context
         For each context series, its latest close that was *known* at each bar's close (NaN before the first).
+    inputs
+        Columns of data beyond bars, named ``kind.column``, as known at each bar's close (NaN where nothing is).
     """
 
     symbol: str
@@ -88,9 +90,21 @@ class Bars:
     close: Floats
     volume: Floats
     context: Mapping[str, Floats] = field(default_factory=dict)
+    inputs: Mapping[str, Floats] = field(default_factory=dict)
+    _made: dict[str, Floats] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __len__(self) -> int:
         return len(self.timestamp)
+
+    def memo(self, key: str, make: Callable[[], Floats]) -> Floats:
+        """Return what `make` gives, made once for these bars: an intermediate that several features share.
+
+        It must follow from the bars alone, and `key` must name it wholly; nobody may write to it.
+        """
+        made = self._made.get(key)
+        if made is None:
+            made = self._made[key] = make()
+        return made
 
     @classmethod
     def from_frame(cls, symbol: str, frame: pd.DataFrame, context: Mapping[str, pd.DataFrame] | None = None) -> Bars:
@@ -112,6 +126,7 @@ class Bars:
             self.close[rows],
             self.volume[rows],
             {name: series[rows] for name, series in self.context.items()},
+            {name: values[rows] for name, values in self.inputs.items()},
         )
 
 

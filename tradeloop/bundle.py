@@ -117,7 +117,7 @@ def write_bundle(
         _refuse_outside_data(name, graph)
     documents = {
         "stack.json": spec,
-        "schema.json": {"market": schema.market, "names": list(schema.names), "hash": schema.hash},
+        "schema.json": schema.content(),
         "metrics.json": metrics,
         "gate.json": gate,
         "golden.json": _golden(Ensemble.load(graphs, spec), golden),
@@ -144,7 +144,7 @@ def members(spec: Spec) -> list[str]:
 def _schema(files: Verified) -> Schema:
     raw = files.json("schema.json")
     try:
-        return Schema(str(raw["market"]), tuple(str(name) for name in raw["names"]), str(raw["hash"]))
+        return Schema.of(raw)
     except (KeyError, TypeError):
         raise BundleError("schema.json must hold market, names and hash") from None
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tradeloop.atomic import write_json
 from tradeloop.errors import SchemaMismatch
@@ -14,12 +16,14 @@ from tradeloop.errors import SchemaMismatch
 class Schema:
     """Names of the features in order (all float32), and a hash over their definitions.
 
-    Two rows may be compared only if their hashes are equal.
+    Two rows may be compared only if their hashes are equal. `interval` is the bars', as params.yaml has it: what a
+    feature of a higher timeframe is made from depends on it.
     """
 
     market: str
     names: tuple[str, ...]
     hash: str
+    interval: str = "1d"
 
     def __len__(self) -> int:
         return len(self.names)
@@ -39,12 +43,27 @@ class Schema:
         if other != self.hash:
             raise SchemaMismatch(f"{what} has feature schema {other[:12]}, expected {self.hash[:12]}")
 
+    def content(self) -> dict[str, Any]:
+        """Return the schema as JSON has it; `of` reads it."""
+        return {"market": self.market, "interval": self.interval, "names": list(self.names), "hash": self.hash}
+
+    @classmethod
+    def of(cls, content: Mapping[str, Any]) -> Schema:
+        """Return the schema that `content` describes; one without an interval is from before there were others.
+
+        Raises
+        ------
+        KeyError
+            It is not a schema.
+        """
+        names = tuple(str(name) for name in content["names"])
+        return cls(str(content["market"]), names, str(content["hash"]), str(content.get("interval", cls.interval)))
+
     def save(self, path: Path) -> None:
         """Write as JSON."""
-        write_json(path, {"market": self.market, "names": list(self.names), "hash": self.hash})
+        write_json(path, self.content())
 
     @classmethod
     def load(cls, path: Path) -> Schema:
         """Read what `save` wrote."""
-        raw = json.loads(path.read_text(encoding="utf-8"))
-        return cls(raw["market"], tuple(raw["names"]), raw["hash"])
+        return cls.of(json.loads(path.read_text(encoding="utf-8")))

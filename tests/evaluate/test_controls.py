@@ -72,5 +72,5 @@ def test_a_row_without_a_bar_is_noticed(honest: Case) -> None:
 
 
 def test_too_few_bars_to_check_the_features_fail(honest: Case, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(controls, "max_lookback", lambda: 10_000)
+    monkeypatch.setattr(controls, "schema_lookback", lambda *_: 10_000)
     assert failing(honest) == ["feature_contract"]

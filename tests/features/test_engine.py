@@ -13,7 +13,7 @@ from tests.features.conftest import SERIES, made_bars, market_bars, market_param
 from tradeloop.bars import Bars
 from tradeloop.config import Params
 from tradeloop.errors import ConfigError, SchemaMismatch
-from tradeloop.features import compute, compute_tail, max_lookback, registered, schema_for, schema_hash, specs_for
+from tradeloop.features import compute, compute_tail, feature_lookback, registered, schema_for, schema_hash, specs_for
 from tradeloop.features.engine import syntax_hash
 from tradeloop.schema import Schema
 
@@ -39,7 +39,7 @@ def test_batch_is_every_feature_by_itself(market: str) -> None:
         expected = spec.function(bars).astype(np.float32)
         expected[: spec.lookback - 1] = np.nan
         np.testing.assert_array_equal(rows[:, column], expected, err_msg=spec.name)
-    assert np.isfinite(rows[max_lookback() - 1 :]).all()
+    assert np.isfinite(rows[feature_lookback(params) - 1 :]).all()
 
 
 @pytest.mark.parametrize("market", ["us_daily", "eurusd_hourly", "btc_15m"])
@@ -47,7 +47,7 @@ def test_tail_is_the_last_row_of_the_batch_bit_for_bit(market: str) -> None:
     params = market_params(market)
     schema = schema_for(params)
     bars = market_bars(market, params.active.symbols[0])
-    rows, lookback = compute(bars, schema), max_lookback(params.features.families)
+    rows, lookback = compute(bars, schema), feature_lookback(params)
     assert lookback <= 300
     for row in np.random.default_rng(1).integers(lookback - 1, len(bars), 40):
         tail = compute_tail(bars[row - lookback + 1 : row + 1], schema)

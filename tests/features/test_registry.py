@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import timedelta
 
 import numpy as np
 import pytest
@@ -44,7 +45,7 @@ def test_a_feature_is_returned_unchanged_and_needs_a_definition(scratch: None, d
     assert plain(daily).shape == (len(daily),)
     (spec,) = registered()
     assert spec.recursive and spec.intraday and spec.family == "test_registry" and spec.context is None
-    assert registered(intraday=False) == []
+    assert registered(interval=timedelta(days=1)) == []
     with pytest.raises(TypeError, match="needs a docstring"):
         feature(lookback=1)(lambda bars: bars.close)
 

@@ -8,7 +8,7 @@ import pytest
 
 from tests.bundles import REPOSITORY
 from tradeloop.config import Params, load_params
-from tradeloop.features import max_lookback
+from tradeloop.features import feature_lookback
 from tradeloop.simulation.world import World, build_world
 
 WARM_UP = 1_200
@@ -28,7 +28,7 @@ def parameters(
     """Return the parameters of a synthetic market with so many bars behind the warm-up."""
     raw = load_params(REPOSITORY / "params.yaml").model_dump()
     raw["market"] = "synthetic"
-    first = WARM_UP + max_lookback(raw["features"]["families"])
+    first = WARM_UP + feature_lookback(Params.model_validate(raw))
     planted = raw["markets"]["synthetic"]["synthetic"]
     planted |= {"bars": first + bars + 1, "bayes_accuracy": accuracy}
     if drift_after is not None:

@@ -113,7 +113,7 @@ def _parameters(
     accuracy: float | None,
 ) -> Params:
     """Return the parameters with what the command line changes."""
-    from tradeloop.features import max_lookback
+    from tradeloop.features import feature_lookback
 
     raw = params.model_dump()
     if market is not None:
@@ -126,7 +126,7 @@ def _parameters(
             raise ConfigError(f"--drift and --accuracy need a synthetic market, {raw['market']} is none")
         planted = active["synthetic"]
         # The warm-up counts bars with all features; those of the lookback come before it.
-        first = params.simulate.warm_up + max_lookback()
+        first = params.simulate.warm_up + feature_lookback(Params.model_validate(raw))
         if drift is not None:
             planted |= {"drift": drift.value, "drift_bar": first + drift_after}
         if accuracy is not None:

@@ -50,6 +50,11 @@ class Market(Block):
     files: FileMarket | None = None
     synthetic: SyntheticMarket = SyntheticMarket()
 
+    @property
+    def input_columns(self) -> frozenset[str]:
+        """Columns of data beyond bars that this market has, as ``kind.column``."""
+        return frozenset()
+
     @field_validator("interval", "max_age")
     @classmethod
     def _interval(cls, value: str) -> str:

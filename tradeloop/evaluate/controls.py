@@ -22,7 +22,7 @@ from tradeloop.bars import Bars, Floats
 from tradeloop.config import TARGETS, Evaluate, Labels
 from tradeloop.evaluate.edge import show
 from tradeloop.evaluate.holdout import Holdout
-from tradeloop.features import compute, max_lookback
+from tradeloop.features import compute, schema_lookback
 from tradeloop.features.contract import check_prefix_invariance, check_scale_freedom, check_tail_equality
 from tradeloop.labels import compute_labels
 from tradeloop.metrics.bootstrap import Bootstrap
@@ -89,9 +89,9 @@ def _planted_leak_score(holdout: Holdout, split: robustness.Split, config: Evalu
 
 
 def _feature_contract(holdout: Holdout) -> Json:
-    lookback = max_lookback()
     found = []
     for name, bars in holdout.bars.items():
+        lookback = schema_lookback(holdout.schema, tuple(bars.context))
         recent = bars[-(lookback + _CONTRACT_BARS) :]
         found += [f"{name}: {line}" for line in _breaches(holdout, recent, lookback)]
     text = found[0] if found else f"{len(holdout.schema)} features keep the contract on the bars of every symbol"

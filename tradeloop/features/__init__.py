@@ -17,11 +17,20 @@ from tradeloop.features import (  # isort: skip
     context,
 )
 from tradeloop.features.catalogue import describe
-from tradeloop.features.engine import compute, compute_tail, schema_for, schema_hash, specs_for
-from tradeloop.features.registry import FeatureSpec, families, feature, max_lookback, registered
+from tradeloop.features.engine import (
+    compute,
+    compute_tail,
+    feature_lookback,
+    schema_for,
+    schema_hash,
+    schema_lookback,
+    specs_for,
+)
+from tradeloop.features.registry import FeatureSpec, Timeframe, families, feature, needed, registered
 
 __all__ = [
     "FeatureSpec",
+    "Timeframe",
     "calendar",
     "compute",
     "compute_tail",
@@ -29,12 +38,14 @@ __all__ = [
     "describe",
     "families",
     "feature",
-    "max_lookback",
+    "feature_lookback",
     "momentum",
+    "needed",
     "price_action",
     "registered",
     "schema_for",
     "schema_hash",
+    "schema_lookback",
     "specs_for",
     "trend",
     "volatility",

@@ -8,7 +8,6 @@ import inspect
 import json
 import sys
 from collections.abc import Sequence
-from datetime import timedelta
 from functools import lru_cache
 from itertools import groupby
 
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 
 from tradeloop.bars import Bars
 from tradeloop.config import Params, parse_interval
-from tradeloop.errors import SchemaMismatch
+from tradeloop.errors import ConfigError, SchemaMismatch
 from tradeloop.features.registry import FeatureSpec, registered
 from tradeloop.schema import Schema
 
@@ -25,10 +24,19 @@ Row = NDArray[np.float32]
 
 
 def specs_for(params: Params) -> list[FeatureSpec]:
-    """Return the columns that `params` asks for: its families, on the active market's interval and context."""
+    """Return the columns that `params` asks for: its families, on the active market's interval, context and inputs."""
     market = params.active
-    intraday = parse_interval(market.interval) < timedelta(days=1)
-    return registered(params.features.families, context=market.context, intraday=intraday)
+    return registered(
+        params.features.families,
+        context=market.context,
+        interval=parse_interval(market.interval),
+        inputs=market.input_columns,
+    )
+
+
+def feature_lookback(params: Params) -> int:
+    """Return how many bars, the newest included, decide a feature row of the active market."""
+    return max(spec.lookback for spec in specs_for(params))
 
 
 def schema_for(params: Params) -> Schema:
@@ -37,10 +45,15 @@ def schema_for(params: Params) -> Schema:
     Raises
     ------
     ConfigError
-        ``features.families`` names an unknown family.
+        ``features.families`` names an unknown family, or families that this market has no feature of.
     """
     specs = specs_for(params)
-    return Schema(params.market, tuple(spec.name for spec in specs), schema_hash(specs))
+    if not specs:
+        raise ConfigError(
+            f"features.families must give the market at least one feature, got {params.features.families}"
+        )
+    names = tuple(spec.name for spec in specs)
+    return Schema(params.market, names, schema_hash(specs), params.active.interval)
 
 
 def schema_hash(specs: Sequence[FeatureSpec]) -> str:
@@ -80,10 +93,19 @@ def syntax_hash(source: str) -> str:
     return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
 
 
+Group = tuple[tuple[int, FeatureSpec], ...]
+
+
 @lru_cache(maxsize=64)
-def _resolve(schema: Schema, context: tuple[str, ...]) -> tuple[tuple[tuple[int, FeatureSpec], ...], ...]:
-    """Return the schema's columns, each with its position, grouped by kernel."""
-    known = {spec.name: spec for spec in registered(context=context)}
+def groups(schema: Schema, context: tuple[str, ...]) -> tuple[Group, ...]:
+    """Return the schema's columns, each with its position, grouped by the kernel that gives them.
+
+    Raises
+    ------
+    SchemaMismatch
+        The schema was made by other definitions than these, or names a feature or context that is not here.
+    """
+    known = {spec.name: spec for spec in registered(context=context, interval=parse_interval(schema.interval))}
     if unknown := [name for name in schema.names if name not in known]:
         raise SchemaMismatch(
             f"feature {unknown[0]!r} of schema {schema.hash[:12]} is not registered, "
@@ -93,6 +115,11 @@ def _resolve(schema: Schema, context: tuple[str, ...]) -> tuple[tuple[tuple[int,
     schema.require(schema_hash(specs), what="the code of tradeloop.features")
     placed = sorted(enumerate(specs), key=lambda item: id(item[1].kernel))
     return tuple(tuple(group) for _, group in groupby(placed, key=lambda item: id(item[1].kernel)))
+
+
+def schema_lookback(schema: Schema, context: Sequence[str]) -> int:
+    """Return how many bars, the newest included, decide a row of `schema`; errors as `groups`."""
+    return max(spec.lookback for group in groups(schema, tuple(context)) for _, spec in group)
 
 
 def compute(bars: Bars, schema: Schema) -> Row:
@@ -117,7 +144,7 @@ def compute(bars: Bars, schema: Schema) -> Row:
         The schema was made by other definitions than these, or names a feature or context that is not here.
     """
     rows = np.full((len(bars), len(schema)), np.nan, dtype=np.float32)
-    for group in _resolve(schema, tuple(bars.context)):
+    for group in groups(schema, tuple(bars.context)):
         values = group[0][1].kernel(bars)
         for position, spec in group:
             start = spec.lookback - 1
@@ -126,14 +153,14 @@ def compute(bars: Bars, schema: Schema) -> Row:
 
 
 def compute_tail(bars: Bars, schema: Schema) -> Row:
-    """Return the feature row of the newest bar, from the last ``max_lookback`` bars at least (older ones are not read).
+    """Return the feature row of the newest bar, from the last `schema_lookback` bars at least; older ones are not read.
 
     Equal to the last row of `compute` on the whole history: see `tradeloop.features.contract`. A column whose lookback
     is longer than `bars` is NaN. Returns float32, (len(schema),); errors as `compute`.
     """
     row = np.full(len(schema), np.nan, dtype=np.float32)
     tails: dict[int, Bars] = {}
-    for group in _resolve(schema, tuple(bars.context)):
+    for group in groups(schema, tuple(bars.context)):
         lookback = group[0][1].lookback
         if lookback > len(bars):
             continue

@@ -4,17 +4,65 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from tradeloop.bars import Bars, Floats
 from tradeloop.errors import ConfigError
 
 Kernel = Callable[[Bars], "Floats | tuple[Floats, ...]"]
-Lookback = int | Callable[[int], int]
+Lookback = int | Callable[..., int]
 Function = TypeVar("Function", bound=Callable[..., "Floats | tuple[Floats, ...]"])
+
+
+DAY = timedelta(days=1)
+
+
+@dataclass(frozen=True)
+class Timeframe:
+    """A span of time that bars are gathered into.
+
+    Attributes
+    ----------
+    name
+        As columns have it: ``4h``.
+    span
+        Its length.
+    bars
+        Base bars in one of them, at most.
+    """
+
+    name: str
+    span: timedelta
+    bars: int
+
+
+TIMEFRAMES = {
+    "5m": timedelta(minutes=5),
+    "15m": timedelta(minutes=15),
+    "1h": timedelta(hours=1),
+    "4h": timedelta(hours=4),
+    "1d": DAY,
+    "1w": timedelta(weeks=1),
+}
+
+
+def timeframes(names: Iterable[str], interval: timedelta) -> list[Timeframe]:
+    """Return those of the named timeframes that bars of `interval` can be gathered into, shortest first.
+
+    Examples
+    --------
+    >>> [frame.name for frame in timeframes(TIMEFRAMES, timedelta(hours=1))]
+    ['4h', '1d', '1w']
+    """
+    return [
+        Timeframe(name, TIMEFRAMES[name], TIMEFRAMES[name] // interval)
+        for name in sorted(names, key=TIMEFRAMES.__getitem__)
+        if TIMEFRAMES[name] > interval and not TIMEFRAMES[name] % interval
+    ]
 
 
 @dataclass(frozen=True)
@@ -43,6 +91,8 @@ class FeatureSpec:
         Only for markets whose interval is shorter than a day.
     context
         The context series that it reads, if any.
+    needs
+        Columns of `Bars.inputs` that it reads.
     """
 
     name: str
@@ -55,6 +105,7 @@ class FeatureSpec:
     recursive: bool = False
     intraday: bool = False
     context: str | None = None
+    needs: tuple[str, ...] = ()
 
     def pick(self, values: Floats | tuple[Floats, ...]) -> Floats:
         """Return this column of what the kernel returned."""
@@ -67,7 +118,7 @@ class FeatureSpec:
 
 @dataclass(frozen=True)
 class _Definition:
-    """A tagged function, before windows and context series multiply it into columns."""
+    """A tagged function, before windows, timeframes and context series multiply it into columns."""
 
     function: Callable[..., Floats | tuple[Floats, ...]]
     lookback: Lookback
@@ -76,36 +127,53 @@ class _Definition:
     recursive: bool
     intraday: bool
     per_context: bool
+    per_timeframe: tuple[str, ...]
+    needs: tuple[str, ...]
 
     @property
     def family(self) -> str:
         return self.function.__module__.rpartition(".")[2]
 
-    def specs(self, context: str | None) -> Iterable[FeatureSpec]:
-        """Return the columns, for one context series if the function reads one."""
-        base = self.function.__name__.rstrip("_")
-        for window in self.windows or (None,):
-            given = {} if window is None else {"window": window}
-            kernel = partial(self.function, **given, **({} if context is None else {"series": context}))
-            for position, column in enumerate(self.columns or (base,)):
-                name = column if window is None else f"{column}_{window}"
-                yield FeatureSpec(
-                    name=name if context is None else f"{column_prefix(context)}_{name}",
-                    family=self.family,
-                    lookback=self.lookback if isinstance(self.lookback, int) else self.lookback(window or 0),
-                    doc=self._doc(window, context),
-                    kernel=kernel,
-                    module=self.function.__module__,
-                    column=position,
-                    recursive=self.recursive,
-                    intraday=self.intraday,
-                    context=context,
-                )
+    def specs(self, context: Sequence[str], interval: timedelta) -> Iterable[FeatureSpec]:
+        """Return the columns, in the order context series, timeframe, window."""
+        frames: Sequence[Timeframe | None] = timeframes(self.per_timeframe, interval) if self.per_timeframe else [None]
+        for series in context if self.per_context else (None,):
+            for frame in frames:
+                for window in self.windows or (None,):
+                    yield from self._columns(series, frame, window)
 
-    def _doc(self, window: int | None, context: str | None) -> str:
+    def _columns(self, series: str | None, frame: Timeframe | None, window: int | None) -> Iterable[FeatureSpec]:
+        given = {"series": series, "timeframe": frame, "window": window}
+        kernel = partial(self.function, **{name: value for name, value in given.items() if value is not None})
+        base = self.function.__name__.rstrip("_")
+        front = "" if series is None else f"{column_prefix(series)}_"
+        back = ("" if window is None else f"_{window}") + ("" if frame is None else f"_{frame.name}")
+        for position, column in enumerate(self.columns or (base,)):
+            yield FeatureSpec(
+                name=f"{front}{column}{back}",
+                family=self.family,
+                lookback=self._lookback(window, frame),
+                doc=self._doc(given),
+                kernel=kernel,
+                module=self.function.__module__,
+                column=position,
+                recursive=self.recursive,
+                intraday=self.intraday,
+                context=series,
+                needs=self.needs,
+            )
+
+    def _lookback(self, window: int | None, frame: Timeframe | None) -> int:
+        if isinstance(self.lookback, int):
+            return self.lookback
+        return self.lookback(*(size for size in (window, frame and frame.bars) if size is not None))
+
+    def _doc(self, given: dict[str, Any]) -> str:
         text = " ".join((self.function.__doc__ or "").split())
-        text = text if window is None else text.replace("`window`", str(window))
-        return text if context is None else text.replace("`series`", context)
+        for name, value in given.items():
+            if value is not None:
+                text = text.replace(f"`{name}`", value.name if isinstance(value, Timeframe) else str(value))
+        return text
 
 
 _definitions: list[_Definition] = []
@@ -119,13 +187,16 @@ def feature(
     recursive: bool = False,
     intraday: bool = False,
     per_context: bool = False,
+    per_timeframe: tuple[str, ...] = (),
+    needs: tuple[str, ...] = (),
 ) -> Callable[[Function], Function]:
     """Register a pure function of bars as a feature; the function itself is returned unchanged.
 
     Parameters
     ----------
     lookback
-        Bars needed, the current one included; with `windows`, a function of the window.
+        Bars needed, the current one included; with `windows`, a function of the window; with `per_timeframe`, of the
+        base bars in one higher bar, after the window if there is one.
     windows
         The function takes ``window`` and becomes one column a window: ``return_`` with (5, 20) gives ``return_5``
         and ``return_20``.
@@ -136,10 +207,21 @@ def feature(
     per_context
         The function takes ``series``, the name of a context series, and becomes one column for each, the series'
         name in front: ``sp500_beta_60``.
+    per_timeframe
+        The function takes ``timeframe`` and becomes one column for each of these (of `TIMEFRAMES`) that the market's
+        bars can be gathered into, its name behind: ``rsi_14_4h``.
+    needs
+        Columns of `Bars.inputs` that it reads; only markets that have them have the feature.
     """
 
     def register(function: Function) -> Function:
-        definition = _Definition(function, lookback, windows, columns, recursive, intraday, per_context)
+        definition = _Definition(
+            function, lookback, windows, columns, recursive, intraday, per_context, per_timeframe, needs
+        )
+        if unknown := [name for name in per_timeframe if name not in TIMEFRAMES]:
+            raise TypeError(
+                f"feature {function.__name__}: a timeframe is one of {list(TIMEFRAMES)}, got {unknown[0]!r}"
+            )
         if not function.__doc__:
             raise TypeError(f"feature {function.__name__} needs a docstring: it is the definition")
         _definitions.append(definition)
@@ -165,7 +247,11 @@ def families() -> tuple[str, ...]:
 
 
 def registered(
-    chosen: Sequence[str] | None = None, *, context: Sequence[str] = (), intraday: bool = True
+    chosen: Sequence[str] | None = None,
+    *,
+    context: Sequence[str] = (),
+    interval: timedelta = timedelta(minutes=1),
+    inputs: Collection[str] | None = None,
 ) -> list[FeatureSpec]:
     """Return the features of the `chosen` families (default: all), in canonical order.
 
@@ -177,8 +263,11 @@ def registered(
         Names of families.
     context
         Context series to make the per-context features for.
-    intraday
-        Whether to include the features that only markets with an interval below a day have.
+    interval
+        Of the market's bars: decides the timeframes, and whether features that only shorter intervals than a day have
+        are among them. The default has them all.
+    inputs
+        Columns of data beyond bars that the market has; None: all that any feature reads.
 
     Raises
     ------
@@ -193,16 +282,22 @@ def registered(
             raise ConfigError(f"features.families may name {list(known)}, got {family!r}{hint}")
     specs: list[FeatureSpec] = []
     for definition in _definitions:
-        if (chosen is not None and definition.family not in chosen) or (definition.intraday and not intraday):
-            continue
-        for series in context if definition.per_context else (None,):
-            specs.extend(definition.specs(series))
-    names = [spec.name for spec in specs]
-    if doubles := sorted({name for name in names if names.count(name) > 1}):
-        raise ConfigError(f"each feature needs a name of its own, {doubles[0]!r} is taken twice (context {context})")
+        if (
+            (chosen is None or definition.family in chosen)
+            and (interval < DAY or not definition.intraday)
+            and (inputs is None or all(name in inputs for name in definition.needs))
+        ):
+            specs.extend(definition.specs(context, interval))
+    seen: set[str] = set()
+    for spec in specs:
+        if spec.name in seen:
+            raise ConfigError(
+                f"each feature needs a name of its own, {spec.name!r} is taken twice (context {list(context)})"
+            )
+        seen.add(spec.name)
     return specs
 
 
-def max_lookback(chosen: Sequence[str] | None = None) -> int:
-    """Return how many bars, the newest included, decide a feature row of the `chosen` families (default: all)."""
-    return max(spec.lookback for spec in registered(chosen, context=["any"]))
+def needed(chosen: Sequence[str] | None = None) -> tuple[str, ...]:
+    """Return the columns of `Bars.inputs` that features of the `chosen` families (default: all) read, sorted."""
+    return tuple(sorted({name for spec in registered(chosen, context=["any"]) for name in spec.needs}))

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from tradeloop.bars import Times, known_close
 from tradeloop.config import Params
 from tradeloop.errors import ConfigError, DataError, SchemaMismatch
-from tradeloop.features import compute_tail, max_lookback, schema_for
+from tradeloop.features import compute_tail, feature_lookback, schema_for
 from tradeloop.integrity import check_context
 from tradeloop.layout import Layout
 from tradeloop.monitoring.feed import BarFeed
@@ -64,7 +64,7 @@ class Refresher:
         self._store = store
         self._source = open_source(params.active, root=layout.root, seed=params.seed)
         self._schema = schema_for(params)
-        self._lookback = max_lookback(params.features.families)
+        self._lookback = feature_lookback(params)
         self._context: dict[str, pd.DataFrame] = {}
         self._context_seen: dict[str, Hashable] = {}
         self._stored: dict[tuple[str, str], Hashable] = {}
