@@ -111,9 +111,9 @@ class Bars:
         """Validate a bar frame and join each context frame as of the bars' closes."""
         frame = validate_bars(frame, name=symbol)
         times = to_times(frame["timestamp"])
-        columns = {name: frame[name].to_numpy(dtype=np.float64) for name in COLUMNS[1:]}
+        open_, high, low, close, volume = (frame[name].to_numpy(dtype=np.float64) for name in COLUMNS[1:])
         joined = {name: known_close(times, series) for name, series in (context or {}).items()}
-        return cls(symbol, times, **columns, context=joined)
+        return cls(symbol, times, open_, high, low, close, volume, joined)
 
     def __getitem__(self, rows: slice) -> Bars:
         """Return the bars at a slice of positions."""

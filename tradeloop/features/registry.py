@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -288,13 +289,9 @@ def registered(
             and (inputs is None or all(name in inputs for name in definition.needs))
         ):
             specs.extend(definition.specs(context, interval))
-    seen: set[str] = set()
-    for spec in specs:
-        if spec.name in seen:
-            raise ConfigError(
-                f"each feature needs a name of its own, {spec.name!r} is taken twice (context {list(context)})"
-            )
-        seen.add(spec.name)
+    if doubles := sorted(name for name, count in Counter(spec.name for spec in specs).items() if count > 1):
+        given = f"context {list(context)}"
+        raise ConfigError(f"each feature needs a name of its own, {doubles[0]!r} is taken twice ({given})")
     return specs
 
 
