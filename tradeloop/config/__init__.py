@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tradeloop.config.base import MODELS, TARGETS, Block, ModelName, RangeBaseline, Target, parse_interval
 from tradeloop.config.blocks import (
+    MARKS,
     Check,
     Dataset,
     Evaluate,
@@ -16,6 +17,7 @@ from tradeloop.config.blocks import (
     Package,
     Publish,
     RandomForestParams,
+    Refetch,
     Serving,
     Split,
     Stack,
@@ -25,6 +27,7 @@ from tradeloop.config.blocks import (
     XGBoostParams,
 )
 from tradeloop.config.degradation import Degradation, Drift
+from tradeloop.config.inputs import INPUT_KINDS, InputFiles, InputKind
 from tradeloop.config.loop import Adapt, Feedback, Loop, Paper, Retrain, Rollout, Simulate
 from tradeloop.config.market import FileMarket, Market, SyntheticMarket
 from tradeloop.config.outcomes import Outcomes, Performance, Regimes
@@ -32,6 +35,8 @@ from tradeloop.config.params import Params, load_params
 from tradeloop.config.triggers import Triggers
 
 __all__ = [
+    "INPUT_KINDS",
+    "MARKS",
     "MODELS",
     "TARGETS",
     "Adapt",
@@ -46,6 +51,8 @@ __all__ = [
     "FileMarket",
     "Gate",
     "Ingest",
+    "InputFiles",
+    "InputKind",
     "Keep",
     "Labels",
     "Loop",
@@ -60,6 +67,7 @@ __all__ = [
     "Publish",
     "RandomForestParams",
     "RangeBaseline",
+    "Refetch",
     "Regimes",
     "Retrain",
     "Rollout",

@@ -9,6 +9,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from tradeloop.config.base import Block, Count, parse_interval
+from tradeloop.config.inputs import InputFiles, InputKind
 
 
 class SyntheticMarket(Block):
@@ -48,12 +49,8 @@ class Market(Block):
     clock: Literal["live", "replay"] = "replay"
     max_age: str = "5d"
     files: FileMarket | None = None
+    inputs: dict[InputKind, InputFiles] = {}
     synthetic: SyntheticMarket = SyntheticMarket()
-
-    @property
-    def input_columns(self) -> frozenset[str]:
-        """Columns of data beyond bars that this market has, as ``kind.column``."""
-        return frozenset()
 
     @field_validator("interval", "max_age")
     @classmethod

@@ -18,6 +18,7 @@ from tradeloop.bars import Bars
 from tradeloop.config import Params, parse_interval
 from tradeloop.errors import ConfigError, SchemaMismatch
 from tradeloop.features.registry import FeatureSpec, registered
+from tradeloop.inputs.contract import input_columns
 from tradeloop.schema import Schema
 
 Row = NDArray[np.float32]
@@ -30,7 +31,7 @@ def specs_for(params: Params) -> list[FeatureSpec]:
         params.features.families,
         context=market.context,
         interval=parse_interval(market.interval),
-        inputs=market.input_columns,
+        inputs=input_columns(market),
     )
 
 
