@@ -8,22 +8,21 @@ is merged from summaries of adjacent runs of bars, in a tree that the window's l
 2. double: the run of 2k bars from i is the merge of the runs of k bars from i and from i + k;
 3. join the runs whose lengths add up to the window (its binary digits).
 
-That is O(n log window), vectorised, as accurate as pairwise summation, and the same on any slice that holds the window.
+That is O(n log window), as accurate as pairwise summation, and the same on any slice that holds the window.
 
 All arrays are float64 of length n; the first ``window - 1`` values are NaN; a NaN spoils only windows that hold it.
+Order statistics are in `tradeloop.features.ordered`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from functools import lru_cache
 
 import numpy as np
 
 from tradeloop.bars import Floats
-
-State = tuple[Floats, ...]
-Merge = Callable[[State, State, int, int], State]
+from tradeloop.features.compiled import compiled
 
 FORGOTTEN = 1e-4
 """An exponential average ends where the weight of all older bars together is below this share."""
@@ -34,54 +33,171 @@ FLAT = 1e-8
 STILL = 1e-8
 """A window of log returns is flat below this standard deviation: rounding of prices alone makes about 1e-16."""
 
+# What `_merge` merges, and how many numbers summarise a run of bars.
+_SUM, _DECAYED, _MOMENTS, _TREND, _COMOMENTS, _SHAPE = range(6)
 
-def fold(bars: State, window: int, merge: Merge) -> State:
-    """Return the summary of each window, given those of single bars and ``merge(older, newer, n_older, n_newer)``."""
-    size = len(bars[0])
+
+@compiled
+def _merge(
+    kind: int, older: Floats, newer: Floats, shift: int, count: int, sizes: tuple[int, int], decay: float
+) -> None:
+    """Merge the run at each of `count` positions with the one `shift` further on, of `newer`, into `older`."""
+    a, b = sizes
+    share, weight = b / (a + b), a * b / (a + b)
+    if kind == _SUM:
+        for i in range(count):
+            older[0, i] = older[0, i] + newer[0, i + shift]
+    elif kind == _DECAYED:
+        for i in range(count):
+            older[0, i] = newer[0, i + shift] + decay**b * older[0, i]
+    elif kind == _MOMENTS:
+        for i in range(count):
+            delta = newer[0, i + shift] - older[0, i]
+            older[0, i] = older[0, i] + delta * share
+            older[1, i] = older[1, i] + newer[1, i + shift] + delta * delta * weight
+    elif kind == _TREND:
+        # The centres of two adjacent runs lie (a + b) / 2 bars apart, so the covariance with time needs no time axis.
+        for i in range(count):
+            delta = newer[0, i + shift] - older[0, i]
+            older[0, i] = older[0, i] + delta * share
+            older[1, i] = older[1, i] + newer[1, i + shift] + delta * delta * weight
+            older[2, i] = older[2, i] + newer[2, i + shift] + delta * (a * b / 2)
+    elif kind == _COMOMENTS:
+        for i in range(count):
+            x, y = newer[0, i + shift] - older[0, i], newer[1, i + shift] - older[1, i]
+            older[0, i] = older[0, i] + x * share
+            older[1, i] = older[1, i] + y * share
+            older[2, i] = older[2, i] + newer[2, i + shift] + x * x * weight
+            older[3, i] = older[3, i] + newer[3, i + shift] + y * y * weight
+            older[4, i] = older[4, i] + newer[4, i + shift] + x * y * weight
+    else:
+        n = a + b
+        for i in range(count):
+            x = newer[0, i + shift] - older[0, i]
+            p2, q2, p3, q3 = older[1, i], newer[1, i + shift], older[2, i], newer[2, i + shift]
+            older[0, i] = older[0, i] + x * share
+            older[1, i] = p2 + q2 + x * x * weight
+            older[2, i] = p3 + q3 + x * x * x * weight * (a - b) / n + 3 * x * (a * q2 - b * p2) / n
+            older[3, i] = (
+                older[3, i]
+                + newer[3, i + shift]
+                + x * x * x * x * weight * (a * a - a * b + b * b) / (n * n)
+                + 6 * x * x * (a * a * q2 + b * b * p2) / (n * n)
+                + 4 * x * (a * q3 - b * p3) / n
+            )
+
+
+@compiled
+def _fold(kind: int, block: Floats, window: int, decay: float) -> Floats:
+    """Return the summary of each window, shape (k, n), given those of single bars, which are overwritten."""
+    size = block.shape[1]
+    result = np.full(block.shape, np.nan)
     if size < window:
-        return tuple(np.full(size, np.nan) for _ in bars)
-    block, length = bars, 1
-    joined: State = ()
-    covered = 0
+        return result
+    joined = block[:, :0].copy()
+    length, covered = 1, 0
     while True:
         if window & length:
             count = size - covered - length + 1
-            part = _part(block, covered, count)
-            joined = merge(_part(joined, 0, count), part, covered, length) if joined else part
+            if covered == 0:
+                joined = block[:, :count].copy()
+            else:
+                # Positions from `count` on are left as they are, and never read again: each later join has fewer.
+                _merge(kind, joined, block, covered, count, (covered, length), decay)
             covered += length
         if covered == window:
-            return tuple(_align(values, size) for values in joined)
-        count = size - 2 * length + 1
-        block = merge(_part(block, 0, count), _part(block, length, count), length, length)
+            break
+        _merge(kind, block, block, length, size - 2 * length + 1, (length, length), decay)
         length *= 2
+    result[:, window - 1 :] = joined[:, : size - window + 1]
+    return result
 
 
-def _part(state: State, start: int, count: int) -> State:
-    return tuple([values[start : start + count] for values in state])
+# What `_rolled` makes of the summaries. One compiled function for all: each has the whole tree in it, and compiling it
+# once for every statistic would take a minute.
+_TOTAL, _MEAN, _EMA, _VARIANCE, _DEVIATION, _ZSCORE, _SKEW, _CORRELATION, _SLOPE, _REGRESSION, _TIME, _WEIGHTED = range(
+    12
+)
+_KINDS = np.array([_SUM, _SUM, _DECAYED, *3 * [_MOMENTS], _SHAPE, *2 * [_COMOMENTS], *3 * [_TREND]])
+_SUMMARIES = np.array([1, 1, 1, 2, 2, 2, 4, 5, 5, 3, 3, 3])
 
 
-def _align(values: Floats, size: int) -> Floats:
-    aligned = np.empty(size)
-    missing = size - len(values)
-    aligned[:missing] = np.nan
-    aligned[missing:] = values
-    return aligned
+@compiled
+def _rolled(what: int, x: Floats, y: Floats, window: int, decay: float) -> Floats:
+    """Return the statistics `what` of x (and y) over each window as rows."""
+    size = len(x)
+    block = np.zeros((_SUMMARIES[what], size))
+    block[0] = x
+    if what in (_CORRELATION, _SLOPE):
+        block[1] = y
+    found = _fold(_KINDS[what], block, window, decay)
+    if what == _MEAN:
+        for i in range(size):
+            found[0, i] /= window
+    elif what == _EMA:
+        norm = (1 - decay) / (1 - decay**window)
+        for i in range(size):
+            found[0, i] *= norm
+    elif what == _VARIANCE:
+        for i in range(size):
+            found[1, i] /= window - 1
+    elif what in (_DEVIATION, _ZSCORE):
+        for i in range(size):
+            spread = np.sqrt(found[1, i] / (window - 1))
+            flat = spread <= FLAT * abs(found[0, i])
+            if what == _DEVIATION:
+                found[0, i] = 0.0 if flat else spread
+            else:
+                found[0, i] = 0.0 if flat else (x[i] - found[0, i]) / spread
+    elif what == _SKEW:
+        for i in range(size):
+            variance = found[1, i] / window
+            flat = variance == 0 or np.sqrt(variance) <= FLAT * abs(found[0, i])
+            found[0, i] = 0.0 if flat else found[2, i] / window / variance**1.5
+            found[1, i] = 0.0 if flat else found[3, i] / window / (variance * variance) - 3
+    elif what == _CORRELATION:
+        for i in range(size):
+            squares, others = found[2, i], found[3, i]
+            flat = squares <= window * STILL**2 or others <= window * (FLAT * found[1, i]) ** 2
+            spread = np.sqrt(squares) * np.sqrt(others)
+            # 0 times the product: NaN where either is not known
+            found[0, i] = found[4, i] * 0 if flat or spread == 0 else min(max(found[4, i] / spread, -1.0), 1.0)
+    elif what == _SLOPE:
+        for i in range(size):
+            squares = found[2, i]
+            found[0, i] = found[4, i] * 0 if squares <= window * STILL**2 else found[4, i] / squares
+    elif what >= _REGRESSION:
+        spread = window * (window * window - 1) / 12
+        for i in range(size):
+            average, squares, product = found[0, i], found[1, i], found[2, i]
+            flat = squares <= window * (FLAT * average) ** 2
+            if what == _REGRESSION:
+                found[0, i] = product / spread
+                found[1, i] = product * 0 if flat else min(product * product / (spread * squares), 1.0)
+                found[2, i] = x[i] - average - product / spread * (window - 1) / 2
+            elif what == _TIME:
+                found[0, i] = product * 0 if flat else min(max(product / np.sqrt(squares * spread), -1.0), 1.0)
+            else:
+                found[0, i] = average + 2 * product / (window * (window + 1))
+    return found
 
 
-def _add(older: State, newer: State, _older: int, _newer: int) -> State:
-    return (older[0] + newer[0],)
+def _row(found: Floats) -> Floats:
+    row: Floats = found[0]
+    return row
 
 
 def total(values: Floats, window: int) -> Floats:
     """Sum over the last `window` bars."""
-    return fold((values,), window, _add)[0]
+    return _row(_rolled(_TOTAL, values, values, window, 0.0))
 
 
 def mean(values: Floats, window: int) -> Floats:
     """Mean over the last `window` bars."""
-    return total(values, window) / window
+    return _row(_rolled(_MEAN, values, values, window, 0.0))
 
 
+@lru_cache(maxsize=256)
 def memory(alpha: float) -> int:
     """Return how many bars an exponential average with weight `alpha` on the newest looks back on.
 
@@ -101,18 +217,7 @@ def ema(values: Floats, alpha: float) -> Floats:
     ``alpha = 2 / (span + 1)`` is the usual span, ``1 / n`` is Wilder's smoothing. Unlike the recursive form it has a
     finite window, hence the same value on a tail, whatever came before.
     """
-    decay = 1 - alpha
-    window = memory(alpha)
-
-    def merge(older: State, newer: State, _older: int, length: int) -> State:
-        return (newer[0] + decay**length * older[0],)
-
-    return fold((values,), window, merge)[0] * (alpha / (1 - decay**window))
-
-
-def _merge_moments(older: State, newer: State, a: int, b: int) -> State:
-    delta = newer[0] - older[0]
-    return older[0] + delta * (b / (a + b)), older[1] + newer[1] + delta * delta * (a * b / (a + b))
+    return _row(_rolled(_EMA, values, values, memory(alpha), 1 - alpha))
 
 
 def moments(values: Floats, window: int) -> tuple[Floats, Floats]:
@@ -120,76 +225,97 @@ def moments(values: Floats, window: int) -> tuple[Floats, Floats]:
 
     Source: Chan, Golub, LeVeque (1983), Algorithms for computing the sample variance.
     """
-    average, square = fold((values, np.zeros(len(values))), window, _merge_moments)
-    return average, square / (window - 1)
+    found = _rolled(_VARIANCE, values, values, window, 0.0)
+    return found[0], found[1]
+
+
+def deviation(values: Floats, window: int) -> Floats:
+    """Sample standard deviation over the last `window` bars; 0 where the window is flat."""
+    return _row(_rolled(_DEVIATION, values, values, window, 0.0))
 
 
 def zscore(values: Floats, window: int) -> Floats:
     """Distance from the window's mean in its standard deviations; 0 where the window is flat."""
-    average, variance = moments(values, window)
-    deviation = np.sqrt(variance)
-    return ratio(values - average, deviation, empty=0.0, floor=FLAT * np.abs(average))
+    return _row(_rolled(_ZSCORE, values, values, window, 0.0))
 
 
-def _merge_comoments(older: State, newer: State, a: int, b: int) -> State:
-    x, y = newer[0] - older[0], newer[1] - older[1]
-    share, weight = b / (a + b), a * b / (a + b)
-    return (
-        older[0] + x * share,
-        older[1] + y * share,
-        older[2] + newer[2] + x * x * weight,
-        older[3] + newer[3] + y * y * weight,
-        older[4] + newer[4] + x * y * weight,
-    )
+def skewness(values: Floats, window: int) -> tuple[Floats, Floats]:
+    """Skewness and excess kurtosis of the window as a population (g₁, g₂); 0 where it is flat.
 
-
-def _comoments(returns: Floats, other: Floats, window: int) -> State:
-    """Return the window's sum of squares of returns, the mean and sum of squares of the other, and their products."""
-    zero = np.zeros(len(returns))
-    _, average, squares, other_squares, products = fold((returns, other, zero, zero, zero), window, _merge_comoments)
-    return np.where(squares <= window * STILL**2, 0.0, squares), average, other_squares, products
+    Source: Pébay (2008), Formulas for robust, one-pass parallel computation of arbitrary-order moments.
+    """
+    found = _rolled(_SKEW, values, values, window, 0.0)
+    return found[0], found[1]
 
 
 def correlation(returns: Floats, other: Floats, window: int) -> Floats:
     """Pearson correlation of log returns with another series; 0 where either window is flat."""
-    squares, average, other_squares, products = _comoments(returns, other, window)
-    other_squares = np.where(other_squares <= window * (FLAT * average) ** 2, 0.0, other_squares)
-    return np.clip(ratio(products, np.sqrt(squares) * np.sqrt(other_squares), empty=0.0), -1.0, 1.0)
+    return _row(_rolled(_CORRELATION, returns, other, window, 0.0))
 
 
 def slope(values: Floats, returns: Floats, window: int) -> Floats:
     """Least-squares slope of values on log returns; 0 where the returns are flat."""
-    squares, _, _, products = _comoments(returns, values, window)
-    return ratio(products, squares, empty=0.0)
+    return _row(_rolled(_SLOPE, returns, values, window, 0.0))
 
 
-def _merge_trend(older: State, newer: State, a: int, b: int) -> State:
-    # The centres of two adjacent runs lie (a + b) / 2 bars apart, so the covariance with time needs no time axis.
-    average, square = _merge_moments(older[:2], newer[:2], a, b)
-    return average, square, older[2] + newer[2] + (newer[0] - older[0]) * (a * b / 2)
+def regression(values: Floats, window: int) -> tuple[Floats, Floats, Floats]:
+    """Least squares on the bar's number: slope a bar, share of variance explained, residual of the newest bar.
+
+    The share is 0 where the window is flat.
+    """
+    found = _rolled(_REGRESSION, values, values, window, 0.0)
+    return found[0], found[1], found[2]
 
 
 def time_correlation(values: Floats, window: int) -> Floats:
     """Pearson correlation with the bar's number; 0 where the window is flat."""
-    zero = np.zeros(len(values))
-    average, square, product = fold((values, zero, zero), window, _merge_trend)
-    square = np.where(square <= window * (FLAT * average) ** 2, 0.0, square)
-    spread = math.sqrt(window * (window * window - 1) / 12)
-    return np.clip(ratio(product, np.sqrt(square) * spread, empty=0.0), -1.0, 1.0)
+    return _row(_rolled(_TIME, values, values, window, 0.0))
 
 
+def weighted(values: Floats, window: int) -> Floats:
+    """Mean with weights 1, 2, …, `window`, the newest bar's the largest."""
+    return _row(_rolled(_WEIGHTED, values, values, window, 0.0))
+
+
+@compiled
 def lag(values: Floats, bars: int) -> Floats:
     """Return the value `bars` bars ago (at least 1); NaN where there is none."""
-    return _align(values[: max(len(values) - bars, 0)], len(values))
+    result = np.full(len(values), np.nan)
+    for i in range(bars, len(values)):
+        result[i] = values[i - bars]
+    return result
+
+
+@compiled
+def _ratio(numerator: Floats, denominator: Floats, empty: float, floor: Floats) -> Floats:
+    result = np.empty(len(numerator))
+    for i in range(len(numerator)):
+        bottom = denominator[i]
+        if bottom <= floor[i if len(floor) > 1 else 0]:
+            result[i] = np.nan if np.isnan(numerator[i]) else empty
+        else:
+            result[i] = numerator[i] / bottom
+    return result
+
+
+_ZERO = np.zeros(1)
 
 
 def ratio(numerator: Floats, denominator: Floats, *, empty: float, floor: Floats | float = 0.0) -> Floats:
     """Return the quotient, `empty` where the denominator is at or below `floor`, and NaN where either is NaN."""
-    void = denominator <= floor
-    quotient = numerator / np.where(void, 1.0, denominator)
-    return np.where(void & ~np.isnan(numerator), empty, quotient)
+    if isinstance(floor, np.ndarray):
+        return _ratio(numerator, denominator, empty, floor)
+    return _ratio(numerator, denominator, empty, np.full(1, floor) if floor else _ZERO)
+
+
+@compiled
+def _log_return(values: Floats, bars: int) -> Floats:
+    result = np.full(len(values), np.nan)
+    for i in range(bars, len(values)):
+        result[i] = np.log(values[i] / values[i - bars])
+    return result
 
 
 def log_return(values: Floats, bars: int = 1) -> Floats:
     """Log change over `bars` bars: ln(x_t / x_{t-bars})."""
-    return np.log(values / lag(values, bars))
+    return _log_return(values, bars)
