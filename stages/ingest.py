@@ -10,20 +10,25 @@ from stages._run import run
 from tradeloop.atomic import write_parquets
 from tradeloop.config import Params
 from tradeloop.errors import DataError
+from tradeloop.inputs.reading import read_sources
 from tradeloop.layout import Layout
 from tradeloop.sources import open_source
 
 
 def ingest(layout: Layout, params: Params) -> None:
-    """Write one file a symbol and one a context series."""
+    """Write one file a symbol, one a context series, and one a symbol for each kind of data beyond bars."""
     market, limits = params.active, params.ingest
-    source = open_source(market, root=layout.sources, seed=params.seed)
+    source = open_source(market, root=layout.sources, seed=params.seed, streamed=layout.streamed(params.market))
     bars = {symbol: _cut(symbol, source.read(symbol), limits.start, limits.end) for symbol in market.symbols}
     # Context reaches back before the first bar, which can know it.
     context = {name: _cut(name, source.read_context(name), None, limits.end) for name in market.context}
+    inputs = read_sources(market, layout.sources)
     write_parquets(layout.raw / "bars", bars)
     write_parquets(layout.raw / "context", context)
-    for name, frame in {**bars, **context}.items():
+    for kind, frames in inputs.items():
+        write_parquets(layout.raw / "inputs" / kind, frames)
+    named = {f"{symbol} {kind}": frame for kind, frames in inputs.items() for symbol, frame in frames.items()}
+    for name, frame in {**bars, **context, **named}.items():
         print(f"ingest: {name}: {len(frame)} rows, {frame['timestamp'].min()} to {frame['timestamp'].max()}")
 
 

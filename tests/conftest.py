@@ -103,7 +103,8 @@ def clone(target: Path, **changes: Any) -> Project:
     names = subprocess.run(listing, cwd=ROOT, capture_output=True, check=True, text=True).stdout
     for name in filter(None, names.split("\0")):
         source = ROOT / name
-        if source.is_file() and name != "dvc.lock" and not name.startswith("data/"):
+        data = name.startswith("data/") and name != "data/stream/.gitkeep"
+        if source.is_file() and name != "dvc.lock" and not data:
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(source, target / name)
     project = Project(target)

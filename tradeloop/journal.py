@@ -110,10 +110,10 @@ class Journal:
     folder
         Where the segments lie; made when something is appended.
     lock
-        File that writers lock; outside `folder`, which is what DVC looks at.
+        File that writers lock, outside `folder`, which is what DVC looks at; who only reads needs none.
     """
 
-    def __init__(self, folder: Path, lock: Path, *, segment_bytes: int = SEGMENT_BYTES) -> None:
+    def __init__(self, folder: Path, lock: Path | None = None, *, segment_bytes: int = SEGMENT_BYTES) -> None:
         self._folder = folder
         self._lock = lock
         self._segment_bytes = segment_bytes
@@ -121,6 +121,8 @@ class Journal:
     @contextmanager
     def sole_writer(self) -> Iterator[None]:
         """Hold off other writers, in this process and in others; the lock ends with its holder."""
+        if self._lock is None:
+            raise ValueError("this journal was opened without a lock: it is for reading")
         self._lock.parent.mkdir(parents=True, exist_ok=True)
         with self._lock.open("ab") as handle:
             fcntl.flock(handle, fcntl.LOCK_EX)

@@ -14,8 +14,8 @@ SOURCES_VARIABLE = "TRADELOOP_SOURCES"
 class Layout:
     """Paths below a project root.
 
-    Everything under ``data/`` but ``live``, ``bentoml`` and ``services`` is a DVC output; those three hold
-    live state, which DVC never touches.
+    Everything under ``data/`` but ``live``, ``bentoml``, ``services`` and ``stream`` is a DVC output; the first three
+    hold live state, which DVC never touches, the last what was streamed, which the pipeline begins with.
     """
 
     root: Path
@@ -48,6 +48,10 @@ class Layout:
     def data(self) -> Path:
         """Root of all data."""
         return self.root / "data"
+
+    def streamed(self, market: str) -> Path:
+        """Return the folder of the journal of a market's streamed bars, below `sources`: the stage ingest reads it."""
+        return self.sources / "data" / "stream" / market
 
     @property
     def raw(self) -> Path:

@@ -17,6 +17,7 @@ from tradeloop.bars import Times, known_close
 from tradeloop.config import Params
 from tradeloop.errors import ConfigError, DataError, SchemaMismatch
 from tradeloop.features import compute_tail, feature_lookback, schema_for
+from tradeloop.inputs.reading import InputFeed
 from tradeloop.integrity import check_context
 from tradeloop.layout import Layout
 from tradeloop.monitoring.feed import BarFeed
@@ -36,7 +37,7 @@ class Refreshed:
     newest
         Feature time of the newest row that was computed, UTC; NaT where nothing had changed.
     problems
-        Why a context series was not taken, or a schema could not be served, by its name.
+        Why a context series or other data were not taken, or a schema could not be served, by its name.
     """
 
     written: Mapping[str, Sequence[str]] = field(default_factory=dict)
@@ -62,7 +63,10 @@ class Refresher:
         self._params = params
         self._feed = feed
         self._store = store
-        self._source = open_source(params.active, root=layout.root, seed=params.seed)
+        self._source = open_source(
+            params.active, root=layout.root, seed=params.seed, streamed=layout.streamed(params.market)
+        )
+        self._inputs = InputFeed(params.active, layout.root)
         self._schema = schema_for(params)
         self._lookback = feature_lookback(params)
         self._context: dict[str, pd.DataFrame] = {}
@@ -70,7 +74,7 @@ class Refresher:
         self._stored: dict[tuple[str, str], Hashable] = {}
 
     def refresh(self, schemas: Sequence[Schema] | None = None) -> Refreshed:
-        """Store the newest row of each symbol whose bars or context have changed.
+        """Store the newest row of each symbol whose bars, context or inputs have changed.
 
         Parameters
         ----------
@@ -82,7 +86,7 @@ class Refresher:
         StoreError
             The online store does not answer; the next call tries again.
         """
-        problems = self._read_context()
+        problems = self._read_context() | self._inputs.refresh()
         written: dict[str, list[str]] = {}
         newest = np.datetime64("NaT", "us")
         for schema in [self._schema] if schemas is None else schemas:
@@ -106,9 +110,12 @@ class Refresher:
         vectors: list[NDArray[np.float32]] = []
         times: list[np.datetime64] = []
         for symbol in symbols:
-            tail = self._feed.bars(symbol)[-self._lookback :]
+            bars = self._feed.bars(symbol)
+            tail = bars[-self._lookback :]
             if len(tail):
-                tail = replace(tail, context=self._known(tail.timestamp))
+                since = bars.timestamp[-len(tail) - 1] if len(bars) > len(tail) else None
+                inputs = self._inputs.known(symbol, tail.timestamp, since=since)
+                tail = replace(tail, context=self._known(tail.timestamp), inputs=inputs)
                 names.append(symbol)
                 vectors.append(compute_tail(tail, schema))
                 times.append(tail.timestamp[-1])
@@ -122,7 +129,8 @@ class Refresher:
         return {name: known_close(at, self._context[name]) if name in self._context else missing for name in context}
 
     def _version(self, symbol: str) -> Hashable:
-        return self._feed.version(symbol), tuple(self._context_seen.get(name) for name in self._context)
+        context = tuple(self._context_seen.get(name) for name in self._context)
+        return self._feed.version(symbol), context, self._inputs.version(symbol)
 
     def _read_context(self) -> dict[str, str]:
         """Read the context series that have changed; one that fails the rules stays as it was."""

@@ -102,7 +102,9 @@ class SourceFeed:
     def __init__(self, layout: Layout, params: Params, clock: Clock) -> None:
         self._market = params.active
         self._check = params.check
-        self._source = open_source(params.active, root=layout.root, seed=params.seed)
+        self._source = open_source(
+            params.active, root=layout.root, seed=params.seed, streamed=layout.streamed(params.market)
+        )
         self._feed = ArrayFeed({}, clock)
         self._read: dict[str, object] = {}
         self._problems: dict[str, str] = {}

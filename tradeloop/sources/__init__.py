@@ -10,7 +10,7 @@ from tradeloop.config import Market
 from tradeloop.errors import ConfigError
 from tradeloop.sources.base import Source
 
-_NOT_SOURCES = {"base", "table"}
+_NOT_SOURCES = {"base", "table", "streamed"}
 
 
 def registered() -> tuple[str, ...]:
@@ -18,8 +18,13 @@ def registered() -> tuple[str, ...]:
     return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name not in _NOT_SOURCES))
 
 
-def open_source(market: Market, *, root: Path, seed: int) -> Source:
+def open_source(market: Market, *, root: Path, seed: int, streamed: Path | None = None) -> Source:
     """Return the source that `market` names.
+
+    Parameters
+    ----------
+    streamed
+        The folder of the market's journal, whose bars are put in; None: only what the source itself has.
 
     Raises
     ------
@@ -34,4 +39,9 @@ def open_source(market: Market, *, root: Path, seed: int) -> Source:
         for member in vars(module).values()
         if isinstance(member, type) and issubclass(member, Source) and member.__module__ == module.__name__
     )
-    return implementation(market, root=root, seed=seed)
+    source = implementation(market, root=root, seed=seed)
+    if streamed is None:
+        return source
+    from tradeloop.sources.streamed import Streamed
+
+    return Streamed(source, streamed)
