@@ -6,6 +6,7 @@ from stages._run import run
 from tradeloop.atomic import write_json, write_parquets
 from tradeloop.bars import COLUMNS, CONTEXT_COLUMNS
 from tradeloop.config import Params, parse_interval
+from tradeloop.inputs.reading import read_stored
 from tradeloop.integrity import admit, check_context, inspect, print_table
 from tradeloop.layout import Layout
 from tradeloop.sources.table import read_canonical
@@ -31,8 +32,11 @@ def check(layout: Layout, params: Params) -> None:
     for name in market.context:
         file = f"{layout.raw.relative_to(layout.root)}/context/{name}.parquet"
         context[name] = check_context(read_canonical(layout.root / file, CONTEXT_COLUMNS, shown=file), file=file)
+    inputs = read_stored(layout.raw, market, root=layout.root)
     write_parquets(layout.clean / "bars", bars)
     write_parquets(layout.clean / "context", context)
+    for kind, frames in inputs.items():
+        write_parquets(layout.clean / "inputs" / kind, frames)
     summary = {
         "market": params.market,
         "symbols": {report.symbol: report.summary() for report in reports},

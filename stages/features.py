@@ -5,6 +5,8 @@ Symbols are computed one after another: a market of this size takes a fraction o
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pandas as pd
 
 from stages._run import run
@@ -12,6 +14,7 @@ from tradeloop.atomic import write_parquet
 from tradeloop.bars import TIME, Bars
 from tradeloop.config import Params
 from tradeloop.features import compute, schema_for
+from tradeloop.inputs.reading import read_inputs
 from tradeloop.layout import Layout
 from tradeloop.schema import Schema
 
@@ -27,12 +30,13 @@ def feature_frame(bars: Bars, schema: Schema) -> pd.DataFrame:
 
 
 def features(layout: Layout, params: Params) -> None:
-    """Write ``data/features/<symbol>.parquet`` from the checked bars and context."""
+    """Write ``data/features/<symbol>.parquet`` from the checked bars, context and inputs."""
     schema = schema_for(params)
     folder = layout.clean
     context = {name: pd.read_parquet(folder / "context" / f"{name}.parquet") for name in params.active.context}
     for symbol in params.active.symbols:
         bars = Bars.from_frame(symbol, pd.read_parquet(folder / "bars" / f"{symbol}.parquet"), context)
+        bars = replace(bars, inputs=read_inputs(layout, params, symbol, bars.timestamp))
         write_parquet(layout.features / f"{symbol}.parquet", feature_frame(bars, schema))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from tradeloop.baselines import Sample
 from tradeloop.config import Labels, Params, Target
 from tradeloop.dataset import load_matrix
 from tradeloop.ensemble import Ensemble, Forecast
+from tradeloop.inputs.reading import read_inputs
 from tradeloop.layout import Layout
 from tradeloop.schema import Schema
 from tradeloop.splits import read_splits
@@ -107,4 +108,8 @@ def _read_bars(layout: Layout, params: Params) -> dict[str, Bars]:
         return pd.read_parquet(layout.clean / kind / f"{name}.parquet")
 
     context = {name: read("context", name) for name in params.active.context}
-    return {symbol: Bars.from_frame(symbol, read("bars", symbol), context) for symbol in params.active.symbols}
+    found = {}
+    for symbol in params.active.symbols:
+        bars = Bars.from_frame(symbol, read("bars", symbol), context)
+        found[symbol] = replace(bars, inputs=read_inputs(layout, params, symbol, bars.timestamp))
+    return found

@@ -83,40 +83,41 @@ def _max_age(market: Market, kind: InputKind) -> timedelta | None:
 
 
 class InputFeed:
-    """The market's own files of data beyond bars, read again when they change."""
+    """The market's own files of data beyond bars, read again when they change; one that is broken stays as it was."""
 
     def __init__(self, market: Market, root: Path) -> None:
         self._market = market
         self._root = root
-        self._frames: dict[tuple[InputKind, str], tuple[Hashable, pd.DataFrame]] = {}
+        self._frames: dict[tuple[InputKind, str], pd.DataFrame] = {}
+        self._seen: dict[tuple[InputKind, str], Hashable] = {}
+
+    def refresh(self) -> dict[str, str]:
+        """Read what has changed; return why something was not taken, by ``symbol kind``."""
+        problems = {}
+        for kind in self._market.inputs:
+            for symbol in self._market.symbols:
+                try:
+                    stamp = self._stamp(kind, symbol)
+                    if self._seen.get((kind, symbol)) != stamp:
+                        self._frames[kind, symbol] = read_kind(kind, self._market, self._root, symbol)
+                        self._seen[kind, symbol] = stamp
+                except DataError as error:
+                    problems[f"{symbol} {kind}"] = str(error)
+        return problems
 
     def version(self, symbol: str) -> Hashable:
-        """Return a value that changes when any of the symbol's files does.
-
-        Raises
-        ------
-        DataError
-            A file is missing.
-        """
-        return tuple(self._stamp(kind, symbol) for kind in self._market.inputs)
+        """Return a value that changes when any of the symbol's data has been read anew."""
+        return tuple(self._seen.get((kind, symbol)) for kind in self._market.inputs)
 
     def known(self, symbol: str, times: Times, *, since: np.datetime64 | None = None) -> dict[str, Floats]:
         """Return `Bars.inputs` for bars with these closes, `since` being the close before the first.
 
-        Raises
-        ------
-        DataError
-            A file is missing or breaks a rule.
+        A kind that could not be read yet is not known: NaN.
         """
-        frames = {kind: self._rows(kind, symbol) for kind in self._market.inputs}
-        return join(self._market, frames, times, since=since)
-
-    def _rows(self, kind: InputKind, symbol: str) -> pd.DataFrame:
-        stamp = self._stamp(kind, symbol)
-        held = self._frames.get((kind, symbol))
-        if held is None or held[0] != stamp:
-            held = self._frames[kind, symbol] = stamp, read_kind(kind, self._market, self._root, symbol)
-        return held[1]
+        kinds = self._market.inputs
+        frames = {kind: self._frames[kind, symbol] for kind in kinds if (kind, symbol) in self._frames}
+        missing = {name: np.full(len(times), np.nan) for name in input_columns(self._market)}
+        return missing | join(self._market, frames, times, since=since)
 
     def _stamp(self, kind: InputKind, symbol: str) -> Hashable:
         path = file_of(self._market.inputs[kind], self._root, symbol, name=kind)

@@ -7,7 +7,7 @@ known at its bar's close; who reads the world reads up to the clock, never beyon
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from tradeloop.config import TARGETS, Params, parse_interval
 from tradeloop.dataset import Matrix
 from tradeloop.errors import DataError
 from tradeloop.features import compute, schema_for
+from tradeloop.inputs.reading import join, read_sources
 from tradeloop.integrity import admit, check_context, inspect
 from tradeloop.labels import compute_labels
 from tradeloop.schema import Schema
@@ -86,6 +87,7 @@ def build_world(params: Params, *, root: Path) -> World:
     market = params.active
     source = open_source(market, root=root, seed=params.seed)
     context = {name: check_context(source.read_context(name), file=name) for name in market.context}
+    inputs = read_sources(market, root)
     bars = {}
     for symbol in market.symbols:
         found = inspect(
@@ -95,7 +97,9 @@ def build_world(params: Params, *, root: Path) -> World:
             interval=parse_interval(market.interval),
             config=params.check,
         )
-        bars[symbol] = Bars.from_frame(symbol, admit(found, params.check, file=symbol), context)
+        clean = Bars.from_frame(symbol, admit(found, params.check, file=symbol), context)
+        rows = {kind: frames[symbol] for kind, frames in inputs.items()}
+        bars[symbol] = replace(clean, inputs=join(market, rows, clean.timestamp))
     return assemble_world(params, bars)
 
 
