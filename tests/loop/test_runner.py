@@ -8,14 +8,15 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from tests.conftest import ENVIRONMENT, Project
+from tests.databases import KINDS, fresh_url
 from tradeloop.bundle_store import BundleStore
 from tradeloop.config import Params, load_params
 from tradeloop.errors import StoreError
@@ -24,9 +25,10 @@ from tradeloop.loop.runner import LEASE_SECONDS, Runner
 from tradeloop.monitoring.accounts import count
 from tradeloop.prediction_log import PredictionLog
 from tradeloop.predictor import Predictor
-from tradeloop.registry import Registry
+from tradeloop.publishing import ensure_published
 from tradeloop.state.database import Database, database_url
 from tradeloop.state.heartbeats import Heartbeats
+from tradeloop.state.jobs import JobQueue
 from tradeloop.state.leases import Leases
 from tradeloop.state.online import OnlineRows
 
@@ -55,15 +57,19 @@ class Quiet:
 
 
 @pytest.fixture
-def operated(project: Project) -> Iterator[tuple[Layout, Params]]:
+def operated(project: Project) -> tuple[Layout, Params]:
     """Return a project whose champion has answered for the last `BARS` bars of each symbol."""
     project.set({"triggers.time_based.enabled": False, "triggers.new_data.enabled": False})
+    return operate(project)
+
+
+def operate(project: Project) -> tuple[Layout, Params]:
     layout = Layout(project.root)
     params = load_params(layout.params)
-    database = Database.open(database_url(layout, params))
-    champion = Registry(database, params.market).champion()
+    champion = ensure_published(layout, params)
     assert champion is not None
     bundle = BundleStore(layout, params).get(champion.hash)
+    database = Database.open(database_url(layout, params))
     with PredictionLog(database) as log:
         for symbol in params.active.symbols:
             rows = pd.read_parquet(layout.features / f"{symbol}.parquet").tail(BARS)
@@ -73,7 +79,7 @@ def operated(project: Project) -> Iterator[tuple[Layout, Params]]:
             told = Predictor(bundle).predict([symbol] * BARS, asked, now=now, max_age=timedelta(days=5), clock="replay")
             log.append(told).result()
     database.close()
-    yield layout, params
+    return layout, params
 
 
 def test_a_turn_resolves_measures_and_remembers(operated: tuple[Layout, Params]) -> None:
@@ -154,33 +160,46 @@ def test_a_database_that_goes_away_for_a_while_is_waited_for(
     database.close()
 
 
-def test_killed_again_and_again_nothing_is_lost_or_doubled(operated: tuple[Layout, Params]) -> None:
-    layout, params = operated
-    kills = int(os.environ.get("TRADELOOP_KILLS", "5"))
+@pytest.mark.parametrize("kind", KINDS)
+def test_killed_again_and_again_nothing_is_lost_or_doubled(
+    kind: str, project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """New data fires a trigger, whose job waits behind another owner's; each loop is killed at a random moment."""
+    kills = int(os.environ.get("TRADELOOP_KILLS", "4"))
     rng = np.random.default_rng(5)
-    environment = os.environ | ENVIRONMENT | {"TRADELOOP_HOME": str(layout.root), "PYTHONPATH": str(layout.root)}
-    for _ in range(kills):
-        process = subprocess.Popen(
-            [sys.executable, "-m", "tradeloop.cli", "loop", "--once"], cwd=layout.root, env=environment
-        )
-        time.sleep(float(rng.uniform(0.5, 6.0)))
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        database = Database.open(database_url(layout, params))
-        with database.write() as connection:  # the lease of the dead one
-            connection.exec_driver_sql("DELETE FROM leases")
+    project.set({"triggers.new_data.bars": 10, "triggers.time_based.enabled": False, "retrain.stale_after": "1d"})
+    with fresh_url(kind, tmp_path) as url:
+        monkeypatch.setenv("TRADELOOP_DATABASE_URL", url)
+        layout, params = operate(project)
+        environment = os.environ | ENVIRONMENT | {"TRADELOOP_HOME": str(layout.root), "PYTHONPATH": str(layout.root)}
+        database = Database.open(url)
+        jobs = JobQueue(database, params.market)
+        asked = {"dedupe": "before", "market_time": datetime(2013, 2, 1, tzinfo=UTC), "max_attempts": 1}
+        jobs.enqueue("manual", 1, "in the way", {}, **asked)
+        assert jobs.claim("elsewhere", datetime(2013, 2, 1, tzinfo=UTC)) is not None
+        for _ in range(kills):
+            process = subprocess.Popen(
+                [sys.executable, "-m", "tradeloop.cli", "loop", "--once"], cwd=layout.root, env=environment
+            )
+            time.sleep(float(rng.uniform(0.5, 6.0)))
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            with database.write() as connection:  # the lease of the dead one
+                connection.exec_driver_sql("DELETE FROM leases")
+        Runner(layout, params, say=[].append, trainer=Quiet()).run(threading.Event(), once=True)
+        found, symbols = count(database, params.market), len(params.active.symbols)
+        assert (found.logged, found.resolved, found.pending) == (BARS * symbols, (BARS - 1) * symbols, symbols)
+        assert sorted((job.trigger, job.state) for job in jobs.jobs()) == [
+            ("manual", "running"),
+            ("new_data", "queued"),
+        ]
+        with database.driver() as connection:
+            cursor = connection.cursor()
+            for table, key in (("outcomes", "prediction_id"), ("retraining_log", "dedupe"), ("jobs", "dedupe")):
+                cursor.execute(f"SELECT COUNT(*) - COUNT(DISTINCT {key}), COUNT(*) FROM {table}")
+                doubled, rows = cursor.fetchone() or (None, 0)
+                assert doubled == 0 and rows > 0, table
         database.close()
-    Runner(layout, params, say=[].append, trainer=Quiet()).run(threading.Event(), once=True)
-    database = Database.open(database_url(layout, params))
-    found = count(database, params.market)
-    symbols = len(params.active.symbols)
-    assert (found.logged, found.resolved, found.pending) == (BARS * symbols, (BARS - 1) * symbols, symbols)
-    with database.driver() as connection:
-        cursor = connection.cursor()
-        for table, key in (("outcomes", "prediction_id"), ("retraining_log", "dedupe"), ("jobs", "dedupe")):
-            cursor.execute(f"SELECT COUNT(*) - COUNT(DISTINCT {key}) FROM {table}")
-            assert cursor.fetchone() == (0,), table
-    database.close()
 
 
 def test_the_clock_of_a_replayed_market_is_its_last_bar(operated: tuple[Layout, Params]) -> None:
