@@ -54,15 +54,17 @@ TIMEFRAMES = {
 def timeframes(names: Iterable[str], interval: timedelta) -> list[Timeframe]:
     """Return those of the named timeframes that bars of `interval` can be gathered into, shortest first.
 
+    Longer ones than a day are gathered from daily bars only: a dozen weeks of shorter ones would be a warm-up of months.
+
     Examples
     --------
     >>> [frame.name for frame in timeframes(TIMEFRAMES, timedelta(hours=1))]
-    ['4h', '1d', '1w']
+    ['4h', '1d']
     """
     return [
         Timeframe(name, TIMEFRAMES[name], TIMEFRAMES[name] // interval)
         for name in sorted(names, key=TIMEFRAMES.__getitem__)
-        if TIMEFRAMES[name] > interval and not TIMEFRAMES[name] % interval
+        if TIMEFRAMES[name] > interval and not TIMEFRAMES[name] % interval and TIMEFRAMES[name] <= max(DAY, 7 * interval)
     ]
 
 
