@@ -182,6 +182,14 @@ def test_every_other_breach_is_caught(breach: str, daily: Bars) -> None:
     assert any(line.startswith(f"{kind}: ") for line in found), found
 
 
+def test_a_definition_that_follows_the_scale_says_so(daily: Bars) -> None:
+    def logs(bars: Bars) -> np.ndarray:
+        return np.log(bars.volume + 1)
+
+    assert [line.split(":")[0] for line in violations(logs, daily, 1)] == ["scale"]
+    assert violations(logs, daily, 1, scale_free=False) == []
+
+
 def test_an_honest_function_passes(daily: Bars) -> None:
     assert violations(_log_return, daily, 2) == []
     assert violations(lambda bars: np.column_stack([_log_return(bars), -_log_return(bars)]), daily, 2) == []

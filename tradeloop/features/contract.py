@@ -39,7 +39,9 @@ def _equality(recursive: bool) -> _Close:
     return _Close(RECURSIVE if recursive else EXACT, EXACT)
 
 
-def violations(function: Function, bars: Bars, lookback: int, *, recursive: bool = False) -> list[str]:
+def violations(
+    function: Function, bars: Bars, lookback: int, *, recursive: bool = False, scale_free: bool = True
+) -> list[str]:
     """Return every breach of the feature contract that these bars can show.
 
     Parameters
@@ -52,6 +54,8 @@ def violations(function: Function, bars: Bars, lookback: int, *, recursive: bool
         Bars, the current one included, that decide a value.
     recursive
         Allow a tail 1e-6 relative instead of 1e-12.
+    scale_free
+        False: the values may follow the scale of prices and volume.
 
     Raises
     ------
@@ -68,7 +72,7 @@ def violations(function: Function, bars: Bars, lookback: int, *, recursive: bool
     return [
         *check_prefix_invariance(function, bars),
         *check_tail_equality(function, bars, lookback, recursive=recursive),
-        *check_scale_freedom(function, bars),
+        *(check_scale_freedom(function, bars) if scale_free else ()),
         *check_finiteness(function, bars, lookback),
     ]
 

@@ -54,7 +54,7 @@ TIMEFRAMES = {
 def timeframes(names: Iterable[str], interval: timedelta) -> list[Timeframe]:
     """Return those of the named timeframes that bars of `interval` can be gathered into, shortest first.
 
-    Longer ones than a day are gathered from daily bars only: a dozen weeks of shorter ones would be a warm-up of months.
+    Longer ones than a day are gathered from daily bars only: of shorter ones, a dozen weeks are months of warm-up.
 
     Examples
     --------
@@ -64,7 +64,9 @@ def timeframes(names: Iterable[str], interval: timedelta) -> list[Timeframe]:
     return [
         Timeframe(name, TIMEFRAMES[name], TIMEFRAMES[name] // interval)
         for name in sorted(names, key=TIMEFRAMES.__getitem__)
-        if TIMEFRAMES[name] > interval and not TIMEFRAMES[name] % interval and TIMEFRAMES[name] <= max(DAY, 7 * interval)
+        if TIMEFRAMES[name] > interval
+        and not TIMEFRAMES[name] % interval
+        and TIMEFRAMES[name] <= max(DAY, 7 * interval)
     ]
 
 
@@ -96,6 +98,8 @@ class FeatureSpec:
         The context series that it reads, if any.
     needs
         Columns of `Bars.inputs` that it reads.
+    scale_free
+        Unchanged by the price's and the volume's scale; False only where a foreign definition wants it so.
     """
 
     name: str
@@ -109,6 +113,7 @@ class FeatureSpec:
     intraday: bool = False
     context: str | None = None
     needs: tuple[str, ...] = ()
+    scale_free: bool = True
 
     def pick(self, values: Floats | tuple[Floats, ...]) -> Floats:
         """Return this column of what the kernel returned."""
@@ -132,6 +137,7 @@ class _Definition:
     per_context: bool
     per_timeframe: tuple[str, ...]
     needs: tuple[str, ...]
+    scale_free: bool
 
     @property
     def family(self) -> str:
@@ -164,6 +170,7 @@ class _Definition:
                 intraday=self.intraday,
                 context=series,
                 needs=self.needs,
+                scale_free=self.scale_free,
             )
 
     def _lookback(self, window: int | None, frame: Timeframe | None) -> int:
@@ -192,6 +199,7 @@ def feature(
     per_context: bool = False,
     per_timeframe: tuple[str, ...] = (),
     needs: tuple[str, ...] = (),
+    scale_free: bool = True,
 ) -> Callable[[Function], Function]:
     """Register a pure function of bars as a feature; the function itself is returned unchanged.
 
@@ -205,7 +213,7 @@ def feature(
         and ``return_20``.
     columns
         The function returns a tuple of columns with these names, instead of one with its own.
-    recursive, intraday
+    recursive, intraday, scale_free
         See `FeatureSpec`.
     per_context
         The function takes ``series``, the name of a context series, and becomes one column for each, the series'
@@ -219,7 +227,7 @@ def feature(
 
     def register(function: Function) -> Function:
         definition = _Definition(
-            function, lookback, windows, columns, recursive, intraday, per_context, per_timeframe, needs
+            function, lookback, windows, columns, recursive, intraday, per_context, per_timeframe, needs, scale_free
         )
         if unknown := [name for name in per_timeframe if name not in TIMEFRAMES]:
             raise TypeError(

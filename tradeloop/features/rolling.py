@@ -33,36 +33,42 @@ FLAT = 1e-8
 STILL = 1e-8
 """A window of log returns is flat below this standard deviation: rounding of prices alone makes about 1e-16."""
 
-# What `_merge` merges, and how many numbers summarise a run of bars.
-_SUM, _DECAYED, _MOMENTS, _TREND, _COMOMENTS, _SHAPE = range(6)
+# What `merge` merges: 1, 1, 2, 3, 5 and 4 numbers a run of bars.
+SUM, DECAYED, MOMENTS, TREND, COMOMENTS, SHAPE = range(6)
 
 
 @compiled
-def _merge(
+def merge(
     kind: int, older: Floats, newer: Floats, shift: int, count: int, sizes: tuple[int, int], decay: float
 ) -> None:
-    """Merge the run at each of `count` positions with the one `shift` further on, of `newer`, into `older`."""
+    """Merge the run at each of `count` positions with the one `shift` further on, of `newer`, into `older`.
+
+    The rows of both summarise runs of `sizes` bars, one each position: SUM a sum in each row; DECAYED the
+    exponentially weighted sum; MOMENTS mean and squares about it; TREND those and the product with time; COMOMENTS
+    both means, both squares and the product; SHAPE mean and second to fourth powers.
+    """
     a, b = sizes
     share, weight = b / (a + b), a * b / (a + b)
-    if kind == _SUM:
-        for i in range(count):
-            older[0, i] = older[0, i] + newer[0, i + shift]
-    elif kind == _DECAYED:
+    if kind == SUM:
+        for row in range(len(older)):
+            for i in range(count):
+                older[row, i] = older[row, i] + newer[row, i + shift]
+    elif kind == DECAYED:
         for i in range(count):
             older[0, i] = newer[0, i + shift] + decay**b * older[0, i]
-    elif kind == _MOMENTS:
+    elif kind == MOMENTS:
         for i in range(count):
             delta = newer[0, i + shift] - older[0, i]
             older[0, i] = older[0, i] + delta * share
             older[1, i] = older[1, i] + newer[1, i + shift] + delta * delta * weight
-    elif kind == _TREND:
+    elif kind == TREND:
         # The centres of two adjacent runs lie (a + b) / 2 bars apart, so the covariance with time needs no time axis.
         for i in range(count):
             delta = newer[0, i + shift] - older[0, i]
             older[0, i] = older[0, i] + delta * share
             older[1, i] = older[1, i] + newer[1, i + shift] + delta * delta * weight
             older[2, i] = older[2, i] + newer[2, i + shift] + delta * (a * b / 2)
-    elif kind == _COMOMENTS:
+    elif kind == COMOMENTS:
         for i in range(count):
             x, y = newer[0, i + shift] - older[0, i], newer[1, i + shift] - older[1, i]
             older[0, i] = older[0, i] + x * share
@@ -103,11 +109,11 @@ def _fold(kind: int, block: Floats, window: int, decay: float) -> Floats:
                 joined = block[:, :count].copy()
             else:
                 # Positions from `count` on are left as they are, and never read again: each later join has fewer.
-                _merge(kind, joined, block, covered, count, (covered, length), decay)
+                merge(kind, joined, block, covered, count, (covered, length), decay)
             covered += length
         if covered == window:
             break
-        _merge(kind, block, block, length, size - 2 * length + 1, (length, length), decay)
+        merge(kind, block, block, length, size - 2 * length + 1, (length, length), decay)
         length *= 2
     result[:, window - 1 :] = joined[:, : size - window + 1]
     return result
@@ -118,7 +124,7 @@ def _fold(kind: int, block: Floats, window: int, decay: float) -> Floats:
 _TOTAL, _MEAN, _EMA, _VARIANCE, _DEVIATION, _ZSCORE, _SKEW, _CORRELATION, _SLOPE, _REGRESSION, _TIME, _WEIGHTED = range(
     12
 )
-_KINDS = np.array([_SUM, _SUM, _DECAYED, *3 * [_MOMENTS], _SHAPE, *2 * [_COMOMENTS], *3 * [_TREND]])
+_KINDS = np.array([SUM, SUM, DECAYED, *3 * [MOMENTS], SHAPE, *2 * [COMOMENTS], *3 * [TREND]])
 _SUMMARIES = np.array([1, 1, 1, 2, 2, 2, 4, 5, 5, 3, 3, 3])
 
 
