@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, get_args
 
 from pydantic import Field, field_validator, model_validator
 
 from tradeloop.config.base import Block, Count, NonNegative, Positive, RangeBaseline, Share, Target, parse_interval
+
+Mark = Literal["split", "jump", "stale", "zero_volume", "restated", "off_grid", "drift", "irregular"]
+MARKS: tuple[Mark, ...] = get_args(Mark)
+"""Rules whose bars the check stage marks where it keeps them."""
 
 
 class Ingest(Block):
@@ -17,13 +21,24 @@ class Ingest(Block):
     end: datetime | None = None
 
 
+class Refetch(Block):
+    """How often, and for how many gaps, a source is asked again; 0 attempts: never."""
+
+    attempts: Annotated[int, Field(ge=0, le=10)] = 3
+    backoff: NonNegative = 0.5
+    gaps: Count = 20
+
+
 class Check(Block):
-    """Rules for admitting a series."""
+    """Rules for admitting series, and days of them."""
 
     min_score: Annotated[float, Field(ge=0, le=100)] = 80
     min_bars: Count = 300
     jump_z: Positive = 12.0
     drop: list[Literal["duplicate", "zero_volume", "partial_bar"]] = ["duplicate", "partial_bar"]
+    exclude_marked: list[Mark] = []
+    twin_correlation: Share = 0.995
+    refetch: Refetch = Refetch()
 
 
 class Features(Block):

@@ -6,16 +6,15 @@ Score
 
 with the weights and caps of `RULES`; bars that break the rule, in percent of those that there are or should be.
 A symbol without findings has 100; one with a quarter of its bars without volume loses 6 points, one that lacks 3% of
-its bars loses 3.
+its bars loses 3. `days` gives each day of trading its own score, by the same formula.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
-from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -23,9 +22,10 @@ import pandas as pd
 from tradeloop.bars import COLUMNS, PRICES, to_times, validate_bars
 from tradeloop.config import Check
 from tradeloop.errors import DataError
-from tradeloop.integrity import rules
-from tradeloop.integrity.rules import Hits, Mask, Series, Severity, stamp
+from tradeloop.integrity import rules, sequence
+from tradeloop.integrity.series import Hits, Mask, Series, stamp
 
+Severity = Literal["error", "warning"]
 EXAMPLES = 3
 
 
@@ -46,6 +46,8 @@ class Rule:
     cap: float
 
 
+# A weight of 0: told but not scored. Rounding does no harm; the bars of a drift, and irregular ones, lie off the grid
+# and count there; a twin is as good a series as the one that it repeats.
 RULES: Mapping[str, Rule] = {
     "not_finite": Rule("error", 20, 100),
     "non_positive_price": Rule("error", 20, 100),
@@ -54,12 +56,16 @@ RULES: Mapping[str, Rule] = {
     "out_of_order": Rule("error", 20, 100),
     "duplicate": Rule("error", 1, 10),
     "partial_bar": Rule("error", 1, 10),
+    "restated": Rule("warning", 1, 10),
     "split": Rule("warning", 50, 50),
     "gap": Rule("warning", 1, 50),
     "stale": Rule("warning", 1, 50),
     "off_grid": Rule("warning", 1, 30),
     "jump": Rule("warning", 5, 20),
     "zero_volume": Rule("warning", 0.25, 10),
+    "drift": Rule("warning", 0, 0),
+    "irregular": Rule("warning", 0, 0),
+    "twin": Rule("warning", 0, 0),
     "rounding": Rule("warning", 0, 0),
 }
 
@@ -81,8 +87,8 @@ class Report:
 
     Attributes
     ----------
-    rows
-        Bars in the raw series.
+    series
+        The raw series, and `raw` the frame that it was made of.
     hits
         Rule → where it is broken; rules that hold are left out.
     kept
@@ -92,11 +98,16 @@ class Report:
     """
 
     symbol: str
-    rows: int
+    series: Series
     hits: Mapping[str, Hits]
     kept: Mask
     score: float
     raw: pd.DataFrame
+
+    @property
+    def rows(self) -> int:
+        """How many bars the raw series has."""
+        return len(self.series)
 
     def findings(self, rule: str, limit: int | None = None) -> list[Finding]:
         """Return the findings of a rule, in time as the file has it, at most `limit`."""
@@ -115,7 +126,14 @@ class Report:
 
     def count(self, rule: str) -> int:
         """Return how many bars break a rule."""
-        return int(self.hits[rule].bars.sum()) if rule in self.hits else 0
+        return self.hits[rule].total if rule in self.hits else 0
+
+    def also(self, rule: str, hits: Hits) -> Report:
+        """Return the report with what another rule found; it counts in the score."""
+        if not len(hits):
+            return self
+        found = {name: {**self.hits, rule: hits}[name] for name in RULES if name == rule or name in self.hits}
+        return replace(self, hits=found, score=_score(self.rows, found))
 
     def clean(self) -> pd.DataFrame:
         """Return the bars that are kept, rounding errors repaired; they satisfy `bars.validate_bars`."""
@@ -126,7 +144,7 @@ class Report:
 
     def summary(self) -> dict[str, Any]:
         """Return the report as JSON has it: counts of bars by rule, and the first few findings of each."""
-        kept = to_times(self.raw["timestamp"])[self.kept]
+        kept = self.series.times[self.kept]
         return {
             "score": round(self.score, 2),
             "rows": self.rows,
@@ -154,25 +172,31 @@ def inspect(symbol: str, frame: pd.DataFrame, *, calendar: str, interval: timede
         If there are no bars.
     """
     series = _series(symbol, frame, calendar, interval)
-    found = {
-        name: getattr(rules, name)(series)
-        for name in (
-            *("not_finite", "non_positive_price", "negative_volume", "broken_ohlc", "rounding"),
-            *("duplicate", "partial_bar", "zero_volume"),
-        )
-    }
+    single = ("not_finite", "non_positive_price", "negative_volume", "broken_ohlc", "rounding")
+    copies = ("duplicate", "restated", "partial_bar", "zero_volume")
+    found = {name: getattr(rules, name)(series) for name in (*single, *copies)}
     kept = _kept(series, found, config.drop)
     # A bar that is dropped for want of volume was there: it is no gap.
     present = _kept(series, found, set(config.drop) - {"zero_volume"})
     if kept.any():
-        sequence = {name: getattr(rules, name) for name in ("out_of_order", "gap", "off_grid", "stale")}
-        sequence |= {name: partial(getattr(rules, name), jump_z=config.jump_z) for name in ("jump", "split")}
-        for name, rule in sequence.items():
-            looked_at = present if name == "gap" else kept
-            hits = rule(series[looked_at])
-            found[name] = Hits(np.flatnonzero(looked_at)[hits.rows], hits.times, hits.bars, hits.text)
+        found |= _of_sequence(series, kept, config.jump_z)
+        # Where nothing was dropped for its volume, the two are the same bars.
+        left = series[present]
+        found["gap"] = _at(present, sequence.gap(left))
     hits = {name: found[name] for name in RULES if name in found and len(found[name])}
-    return Report(symbol, len(series), hits, kept, _score(len(series), hits), frame)
+    return Report(symbol, series, hits, kept, _score(len(series), hits), frame)
+
+
+def _of_sequence(series: Series, kept: Mask, jump_z: float) -> dict[str, Hits]:
+    left = series[kept]
+    found = {name: getattr(sequence, name)(left) for name in ("out_of_order", "off_grid", "drift", "irregular", "stale")}
+    found["jump"], found["split"] = sequence.jump_and_split(left, jump_z)
+    return {name: _at(kept, hits) for name, hits in found.items()}
+
+
+def _at(looked_at: Mask, hits: Hits) -> Hits:
+    """Return hits of a part of the series with rows of the whole."""
+    return replace(hits, rows=np.flatnonzero(looked_at)[hits.rows])
 
 
 def _series(symbol: str, frame: pd.DataFrame, calendar: str, interval: timedelta) -> Series:
@@ -194,60 +218,27 @@ def _kept(series: Series, found: Mapping[str, Hits], drop: Collection[str]) -> M
 
 
 def _score(rows: int, hits: Mapping[str, Hits]) -> float:
-    bars = rows + (int(hits["gap"].bars.sum()) if "gap" in hits else 0)
-    lost = sum(
-        min(rule.cap, rule.weight * 100 * int(hits[name].bars.sum()) / bars)
-        for name, rule in RULES.items()
-        if name in hits
-    )
-    return max(0.0, 100.0 - lost)
+    bars = rows + (hits["gap"].total if "gap" in hits else 0)
+    return float(score({name: np.array([found.total]) for name, found in hits.items()}, np.array([bars]))[0])
 
 
-def admit(report: Report, config: Check, *, file: str) -> pd.DataFrame:
-    """Return the cleaned bars of a series that is fit to learn from.
+def score(broken: Mapping[str, Any], bars: Any) -> Any:
+    """Return the score of several series, or of several days of one; see the module.
 
-    Raises
-    ------
-    DataError
-        Naming file, symbol, time and rule of the first breach that cleaning may not mend, and how many there are; or
-        saying that the score or the number of bars is too low.
+    Parameters
+    ----------
+    broken
+        Rule → how many bars break it, an array of shape (n,).
+    bars
+        How many there are or should be, each above 0; shape (n,).
+
+    Returns
+    -------
+    ndarray
+        0 to 100, shape (n,).
     """
-    if report.blocking:
-        rule = report.blocking[0]
-        hits = report.hits[rule]
-        first = int(np.flatnonzero(report.kept[hits.rows])[0])
-        others = f"; also {', '.join(report.blocking[1:])}" if report.blocking[1:] else ""
-        raise DataError(
-            f"{file}: {report.symbol} at {stamp(hits.times[first])} breaks {rule}: {hits.text(first)}; "
-            f"{int(report.kept[hits.rows].sum())} such bars{others}"
-        )
-    bars = int(report.kept.sum())
-    if bars < config.min_bars:
-        raise DataError(
-            f"{file}: {report.symbol} has {bars} bars, at least check.min_bars = {config.min_bars} are needed"
-        )
-    if report.score < config.min_score:
-        why = ", ".join(f"{rule} {report.count(rule)}" for rule in report.hits)
-        rule = f"at least check.min_score = {config.min_score:g} is needed"
-        raise DataError(f"{file}: {report.symbol} scores {report.score:.1f}, {rule} (bars by rule: {why})")
-    return report.clean()
-
-
-def check_context(frame: pd.DataFrame, *, file: str) -> pd.DataFrame:
-    """Return a context frame as it is, if its values are finite, and none is known before its time or out of order.
-
-    Raises
-    ------
-    DataError
-        Naming file, time and rule of the first row that is not so.
-    """
-    rules = {
-        "close must be finite": ~np.isfinite(frame["close"]),
-        "known_at must not be before the time itself": frame["known_at"] < frame["timestamp"],
-        "times must not decrease": frame["timestamp"].diff() < pd.Timedelta(0),
-        "known_at must not decrease": frame["known_at"].diff() < pd.Timedelta(0),
-    }
-    for rule, broken in rules.items():
-        if broken.any():
-            raise DataError(f"{file} at {frame['timestamp'][broken].iloc[0]}: {rule}; {int(broken.sum())} such rows")
-    return frame
+    lost = np.zeros(len(bars))
+    for name, rule in RULES.items():
+        if name in broken:
+            lost += np.minimum(rule.cap, rule.weight * 100 * broken[name] / bars)
+    return np.maximum(0.0, 100.0 - lost)

@@ -129,6 +129,7 @@ class Bundled(Source):
     """The series of `CATALOGUE`."""
 
     name = "bundled"
+    fixed = True  # each file is held to its SHA-256
 
     def read(self, symbol: str) -> pd.DataFrame:
         """Return the raw bar frame of a symbol; see `Source.read`."""
