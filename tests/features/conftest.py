@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -91,4 +92,70 @@ def _bars(moves: np.ndarray, ranges: np.ndarray, volume: np.ndarray, rng: np.ran
     times = np.datetime64("2016-02-27T23:00", "us") + np.cumsum(steps) * np.timedelta64(1, "h")
     context = {name: 50 * np.exp(np.cumsum(rng.normal(0, 0.01, size) * (rng.random(size) < 0.5))) for name in SERIES}
     context["WTI"][: rng.integers(0, size // 3)] = np.nan
-    return Bars("MADE", times, opened, high, low, close, volume, context)
+    bars = Bars("MADE", times, opened, high, low, close, volume, context)
+    return replace(bars, inputs=made_inputs(bars, rng))
+
+
+def _stretched(rng: np.random.Generator, values: np.ndarray, calm: float | np.ndarray) -> np.ndarray:
+    """Return the values with a stretch of the calm one, as real data have them: a constant rate, no liquidations."""
+    first, length = rng.integers(0, len(values)), rng.choice([0, 5, 90, 300])
+    values = values.copy()
+    values[first : first + length] = np.broadcast_to(calm, len(values))[first : first + length]
+    return values
+
+
+def made_inputs(bars: Bars, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """Return every column that `Bars.inputs` may have, within its kind's rules; one kind begins later than the bars.
+
+    Families on data beyond bars are part of ``registered(...)`` unless ``inputs`` says otherwise, so whatever runs all
+    that is registered needs these.
+    """
+    size, volume = len(bars), np.where(bars.volume > 0, bars.volume, 1.0)
+    half = np.maximum(1.0, rng.integers(1, 5, size)) * 1e-5
+    sizes = {side: _stretched(rng, volume * rng.lognormal(-3, 1, size), np.median(volume)) for side in ("bid", "ask")}
+    bought = bars.volume * _stretched(rng, rng.random(size), 1.0)
+    some = {
+        name: _stretched(rng, rng.poisson(rate, size).astype(float), 0.0)
+        for name, rate in (("updates", 30), ("trades", 3), ("puts", 8), ("calls", 9), ("news", 0.3))
+    }
+    liquidated = {
+        side: _stretched(rng, rng.exponential(1e5, size) * (rng.random(size) < 0.2), 0.0) for side in ("long", "short")
+    }
+    iv = _stretched(rng, 0.5 * np.exp(np.cumsum(rng.normal(0, 0.02, size))), 0.4)
+    hours = rng.choice([1.0, 4.0, 8.0])
+    due = rng.random(size) * hours
+    values = {
+        "book.bid_price": bars.close * (1 - half),
+        "book.bid_size": sizes["bid"],
+        "book.ask_price": bars.close * (1 + half),
+        "book.ask_size": sizes["ask"],
+        "book.bid_depth": sizes["bid"] * 3,
+        "book.ask_depth": sizes["ask"] * rng.lognormal(1, 0.3, size).clip(1),
+        "book.order_flow": _stretched(rng, volume * rng.normal(0, 1, size), 0.0),
+        "book.updates": some["updates"],
+        "trades.buy_volume": bought,
+        "trades.sell_volume": bars.volume - bought,
+        "trades.count": some["trades"],
+        "funding.rate": _stretched(rng, rng.normal(1e-4, 1e-4, size), 1e-4),
+        "funding.hours": np.full(size, hours),
+        "funding.hours_to_next": due,
+        "liquidations.long": liquidated["long"],
+        "liquidations.short": liquidated["short"],
+        "options.atm_iv": iv,
+        "options.far_iv": iv * 1.1,
+        "options.put_iv": _stretched(rng, iv * rng.lognormal(0.1, 0.05, size), iv),
+        "options.call_iv": iv,
+        "options.put_volume": some["puts"],
+        "options.call_volume": some["calls"],
+        "options.put_open_interest": _stretched(rng, rng.poisson(500, size).astype(float), 0.0),
+        "options.call_open_interest": _stretched(rng, rng.poisson(700, size).astype(float), 0.0),
+        "events.hours_until": rng.choice([0.0, 0.5, 24.0, 300.0, 720.0], size),
+        "events.hours_since": rng.choice([0.0, 1.0, 200.0], size),
+        "events.importance_next": rng.choice([0.0, 1.0, 3.0], size),
+        "news.count": some["news"],
+    }
+    late = rng.choice(["book", "trades", "funding", "liquidations", "options", "events", "news", "none"])
+    for name in values:
+        if name.startswith(f"{late}."):
+            values[name] = np.where(np.arange(size) < size // 5, np.nan, values[name])
+    return values

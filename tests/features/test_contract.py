@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,7 +11,7 @@ import talib
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.features.conftest import SERIES, made_bars, market_bars, market_params
+from tests.features.conftest import SERIES, made_bars, made_inputs, market_bars, market_params
 from tradeloop.bars import Bars
 from tradeloop.features import FeatureSpec, registered, specs_for
 from tradeloop.features.contract import Function, violations
@@ -40,6 +42,7 @@ def test_returns_that_differ_by_next_to_nothing_are_flat() -> None:
     times = np.datetime64("2020-01-01", "us") + np.arange(300) * np.timedelta64(1, "h")
     volume = np.random.default_rng(5).lognormal(8, 1, 300)
     bars = Bars("TICKS", times, close, close, close, close, volume, {"SP500": close[::-1].copy()})
+    bars = replace(bars, inputs=made_inputs(bars, np.random.default_rng(6)))
     for spec in registered(context=["SP500"]):
         assert violations(spec.function, bars, spec.lookback) == [], spec.name
 

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tradeloop.bars import Bars
+from tradeloop.inputs.contract import unit_of
 
 Values = NDArray[Any]
 Function = Callable[[Bars], Values]
@@ -118,7 +119,7 @@ def check_tail_equality(function: Function, bars: Bars, lookback: int, *, recurs
 
 
 def check_scale_freedom(function: Function, bars: Bars) -> list[str]:
-    """Prices × c and volume ÷ c, and each context series × a factor of its own, leave the values as they are."""
+    """Prices × c and sizes ÷ c, and each context series × a factor of its own, leave the values as they are."""
     full = np.asarray(function(bars))
     for scale in SCALES:
         scaled = np.asarray(function(_scaled(bars, scale)))
@@ -130,14 +131,14 @@ def check_scale_freedom(function: Function, bars: Bars) -> list[str]:
 
 
 def check_finiteness(function: Function, bars: Bars, lookback: int) -> list[str]:
-    """Nothing infinite anywhere, and no NaN once `lookback` bars, and as many known context values, have been seen."""
+    """Nothing infinite anywhere, and no NaN once `lookback` bars have passed since context or inputs were unknown."""
     values = np.asarray(function(bars))
     if np.isinf(values).any():
         return [f"finite: bar {int(np.argwhere(np.isinf(values))[0][0])} is infinite"]
     start = lookback - 1
-    for series in bars.context.values():
-        unknown = np.flatnonzero(~(series > 0))
-        start = max(start, int(unknown[-1]) + lookback) if len(unknown) else start
+    unknown = [~(series > 0) for series in bars.context.values()] + [np.isnan(x) for x in bars.inputs.values()]
+    for missing in unknown:
+        start = max(start, int(np.flatnonzero(missing)[-1]) + lookback) if missing.any() else start
     holes = np.argwhere(np.isnan(values[start:]))
     return [f"finite: bar {start + int(holes[0][0])} is NaN after a warm-up of {start} bars"] if len(holes) else []
 
@@ -150,11 +151,14 @@ def _spread(first: int, last: int) -> list[int]:
 def _scaled(bars: Bars, scale: float) -> Bars:
     prices = {name: getattr(bars, name) * scale for name in ("open", "high", "low", "close")}
     context = {name: series * (scale * (2 + i)) for i, (name, series) in enumerate(bars.context.items())}
-    return replace(bars, **prices, volume=bars.volume / scale, context=context)
+    factors: dict[str, float] = {"price": scale, "size": 1 / scale}
+    inputs = {name: values * factors.get(unit_of(name), 1.0) for name, values in bars.inputs.items()}
+    return replace(bars, **prices, volume=bars.volume / scale, context=context, inputs=inputs)
 
 
 def _arrays(bars: Bars) -> list[Values]:
-    return [bars.timestamp, bars.open, bars.high, bars.low, bars.close, bars.volume, *bars.context.values()]
+    given = (*bars.context.values(), *bars.inputs.values())
+    return [bars.timestamp, bars.open, bars.high, bars.low, bars.close, bars.volume, *given]
 
 
 def _copy(bars: Bars) -> list[Values]:
