@@ -11,6 +11,7 @@ from tradeloop.config import Params
 from tradeloop.dataset import load_matrix
 from tradeloop.layout import Layout
 from tradeloop.models import open_model
+from tradeloop.selection.chosen import read_chosen
 from tradeloop.splits import read_splits
 from tradeloop.tuning import tune as search
 
@@ -19,7 +20,8 @@ def tune(name: str, layout: Layout, params: Params) -> None:
     """Write ``data/models/tuned/<model>.json``: for each target all hyperparameters, and every trial's score."""
     open_model(name)
     folds, _ = read_splits(layout)
-    studies = search(name, load_matrix(layout), folds, params=params)
+    matrix = load_matrix(layout)
+    studies = search(name, matrix, folds, params=params, chosen=read_chosen(layout, matrix.schema))
     found = {
         target: {"params": study.best.model_dump(), "metric": study.metric, "trials": study.trials}
         for target, study in studies.items()

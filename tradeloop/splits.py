@@ -181,6 +181,31 @@ def tail_validation(timestamp: Times, label_end: Times, *, share: float, embargo
     return _fold(0, panel.admissible(start, embargo), panel.between(start, len(panel)), panel.bars[start])
 
 
+def inner_folds(timestamp: Times, label_end: Times, *, folds: int, embargo: int) -> list[Fold]:
+    """Cut training rows once more into walk-forward folds: ``folds + 1`` equal blocks, each but the first a test.
+
+    Parameters
+    ----------
+    timestamp, label_end
+        Of the training rows only; positions in the result refer to these arrays.
+    folds
+        How many.
+    embargo
+        Whole bars between the end of a training row's label and the first test row.
+
+    Raises
+    ------
+    DataError
+        If the rows are too few.
+    """
+    panel = Panel(timestamp, label_end)
+    edges = [len(panel) * k // (folds + 1) for k in range(1, folds + 2)]
+    return [
+        _fold(number, panel.admissible(start, embargo), panel.between(start, stop), panel.bars[start])
+        for number, (start, stop) in enumerate(itertools.pairwise(edges))
+    ]
+
+
 def write_splits(layout: Layout, folds: list[Fold], holdout: Fold) -> None:
     """Write every fold as rows of (row, fold, role)."""
     import pandas as pd

@@ -12,7 +12,8 @@ from tradeloop.bars import Floats
 from tradeloop.config import TARGETS, Params, Target
 from tradeloop.metrics import METRICS
 from tradeloop.models import open_model
-from tradeloop.models.base import Model
+from tradeloop.models.base import Forecaster
+from tradeloop.selection.chosen import EVERY, Chosen
 from tradeloop.splits import Fold, Rows, tail_validation
 
 if TYPE_CHECKING:
@@ -28,7 +29,16 @@ FOLD_METRICS: Mapping[Target, tuple[str, ...]] = {
 }
 
 
-def fit(name: str, matrix: Matrix, target: Target, rows: Rows, *, hyper: Any, params: Params) -> Model[Any]:
+def fit(
+    name: str,
+    matrix: Matrix,
+    target: Target,
+    rows: Rows,
+    *,
+    hyper: Any,
+    params: Params,
+    columns: Rows | None = None,
+) -> Forecaster:
     """Fit the model `name` on the training rows `rows`.
 
     Parameters
@@ -37,21 +47,36 @@ def fit(name: str, matrix: Matrix, target: Target, rows: Rows, *, hyper: Any, pa
         Hyperparameters, of the model's `params_type`.
     params
         For the seed, and the embargo of the validation split of models that stop early.
+    columns
+        Positions of the features that it may read; None: all.
     """
     model = open_model(name)(target, hyper, seed=params.seed)
     early = None
     if model.early_stopping:
         times, ends = matrix.timestamp[rows], matrix.label_end[rows]
         early = tail_validation(times, ends, share=hyper.validation, embargo=params.split.embargo)
-    return model.fit(matrix.x[rows], matrix.y[target][rows], early=early)
+    if columns is None:
+        return model.fit(matrix.x[rows], matrix.y[target][rows], early=early)
+    from tradeloop.models._columns import OnColumns
+
+    model.fit(matrix.x[np.ix_(rows, columns)], matrix.y[target][rows], early=early)
+    return OnColumns(model, columns, matrix.x.shape[1])
 
 
 def out_of_fold(
-    name: str, matrix: Matrix, target: Target, folds: Sequence[Fold], *, hyper: Any, params: Params
+    name: str,
+    matrix: Matrix,
+    target: Target,
+    folds: Sequence[Fold],
+    *,
+    hyper: Any,
+    params: Params,
+    chosen: Chosen = EVERY,
 ) -> Iterator[Floats]:
-    """Yield, fold by fold, the forecasts of its test rows by a model that was fitted on its training rows."""
+    """Yield, fold by fold, the forecasts of its test rows by a model of its training rows and its chosen columns."""
     for fold in folds:
-        model = fit(name, matrix, target, fold.train, hyper=hyper, params=params)
+        columns = chosen.of(target, fold.number)
+        model = fit(name, matrix, target, fold.train, hyper=hyper, params=params, columns=columns)
         yield model.predict(matrix.x[fold.test])
 
 

@@ -11,6 +11,7 @@ from tqdm import tqdm
 from tradeloop.config import TARGETS, Block, Params, Target
 from tradeloop.metrics import METRICS
 from tradeloop.models import open_model
+from tradeloop.selection.chosen import EVERY, Chosen
 from tradeloop.splits import Fold
 from tradeloop.training import FOLD_METRICS, out_of_fold
 
@@ -35,7 +36,16 @@ class Study:
     trials: list[dict[str, Any]]
 
 
-def search(name: str, matrix: Matrix, target: Target, folds: list[Fold], *, params: Params, bar: Any) -> Study:
+def search(
+    name: str,
+    matrix: Matrix,
+    target: Target,
+    folds: list[Fold],
+    *,
+    params: Params,
+    bar: Any,
+    chosen: Chosen = EVERY,
+) -> Study:
     """Search the hyperparameters of one model for one target.
 
     1. Trial 0 is params.yaml's; only the keys listed in ``tune.<model>`` move.
@@ -46,6 +56,8 @@ def search(name: str, matrix: Matrix, target: Target, folds: list[Fold], *, para
     ----------
     bar
         A progress bar to advance by one per fitted fold.
+    chosen
+        The columns of each fold.
 
     Raises
     ------
@@ -63,9 +75,8 @@ def search(name: str, matrix: Matrix, target: Target, folds: list[Fold], *, para
     def objective(trial: Any) -> float:
         hyper = model.search_space(trial, base, keys)
         scores = []
-        for fold, forecast in zip(
-            newest, out_of_fold(name, matrix, target, newest, hyper=hyper, params=params), strict=True
-        ):
+        forecasts = out_of_fold(name, matrix, target, newest, hyper=hyper, params=params, chosen=chosen)
+        for fold, forecast in zip(newest, forecasts, strict=True):
             scores.append(METRICS[metric](matrix.y[target][fold.test], forecast))
             bar.update()
         trials.append((float(np.mean(scores)), hyper, {key: getattr(hyper, key) for key in keys}))
@@ -82,8 +93,12 @@ def search(name: str, matrix: Matrix, target: Target, folds: list[Fold], *, para
     return Study(metric, trials[best][1], [{"score": score, **moved} for score, _, moved in trials])
 
 
-def tune(name: str, matrix: Matrix, folds: list[Fold], *, params: Params) -> dict[Target, Study]:
+def tune(
+    name: str, matrix: Matrix, folds: list[Fold], *, params: Params, chosen: Chosen = EVERY
+) -> dict[Target, Study]:
     """Search for every target, with a progress bar on stderr."""
     each = min(params.tune.folds, len(folds)) * (params.tune.trials if getattr(params.tune, name) else 1)
     with tqdm(total=each * len(TARGETS), desc=f"tune {name}", unit="fit") as bar:
-        return {target: search(name, matrix, target, folds, params=params, bar=bar) for target in TARGETS}
+        return {
+            target: search(name, matrix, target, folds, params=params, bar=bar, chosen=chosen) for target in TARGETS
+        }

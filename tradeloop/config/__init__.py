@@ -33,6 +33,8 @@ from tradeloop.config.market import FileMarket, Market, SyntheticMarket
 from tradeloop.config.outcomes import Outcomes, Performance, Regimes
 from tradeloop.config.params import Params, load_params
 from tradeloop.config.triggers import Triggers
+from tradeloop.config.selection import Discovered, Discovery, Selection
+from tradeloop.config.stream import Stream
 
 __all__ = [
     "INPUT_KINDS",
@@ -46,6 +48,8 @@ __all__ = [
     "Degradation",
     "Drift",
     "Evaluate",
+    "Discovered",
+    "Discovery",
     "Features",
     "Feedback",
     "FileMarket",
@@ -73,6 +77,7 @@ __all__ = [
     "Rollout",
     "Serving",
     "Simulate",
+    "Selection",
     "Split",
     "Stack",
     "Store",

@@ -8,6 +8,7 @@ from typing import Annotated, Literal, Self, get_args
 from pydantic import Field, field_validator, model_validator
 
 from tradeloop.config.base import Block, Count, NonNegative, Positive, RangeBaseline, Share, Target, parse_interval
+from tradeloop.config.selection import Discovered
 
 Mark = Literal["split", "jump", "stale", "zero_volume", "restated", "off_grid", "drift", "irregular"]
 MARKS: tuple[Mark, ...] = get_args(Mark)
@@ -45,6 +46,14 @@ class Features(Block):
     """Which families of features to compute."""
 
     families: Annotated[list[str], Field(min_length=1)]
+    discovered: Discovered = Discovered()
+
+
+class Compute(Block):
+    """Where work that is done symbol by symbol runs; the results are the same, bit for bit."""
+
+    backend: Literal["local", "ray"] = "local"
+    workers: Annotated[int, Field(ge=1, le=1024)] = 2
 
 
 class Labels(Block):

@@ -32,6 +32,8 @@ from tradeloop.config.loop import Adapt, Feedback, Loop, Paper, Retrain, Rollout
 from tradeloop.config.market import Market
 from tradeloop.config.outcomes import Outcomes, Performance
 from tradeloop.config.triggers import Triggers
+from tradeloop.config.selection import Discovery, Selection
+from tradeloop.config.stream import Stream
 from tradeloop.errors import ConfigError
 
 
@@ -50,6 +52,8 @@ class Params(Block):
     split: Split = Split()
     tune: Tune = Tune()
     train: Train = Train()
+    selection: Selection = Selection()
+    discovery: Discovery = Discovery()
     stack: Stack = Stack()
     evaluate: Evaluate = Evaluate()
     gate: Gate = Gate()

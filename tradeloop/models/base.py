@@ -87,6 +87,16 @@ class Choice:
 Space = Real | Whole | Choice
 
 
+class Forecaster(Protocol):
+    """What a fit gives: forecasts of whole feature rows, and their graph."""
+
+    def predict(self, x: Features) -> Floats:
+        """Return the forecasts of finite float32 rows (n, d) as float64 (n,)."""
+
+    def export(self, folder: Path) -> None:
+        """Write ``<target>.onnx``, which reads whole rows too, and maybe the model in a format of its own."""
+
+
 class Model(ABC, Generic[P]):
     """A forecaster of one target from a feature row.
 

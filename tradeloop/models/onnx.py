@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
 
 from tradeloop.atomic import write_bytes
 
@@ -87,6 +88,15 @@ def from_torch(net: Any, width: int) -> onnx.ModelProto:
             dynamo=False,
         )
     return onnx.load_from_string(content.getvalue())
+
+
+def on_columns(model: onnx.ModelProto, columns: NDArray[np.intp]) -> onnx.ModelProto:
+    """Return a graph that takes these columns of a wider row, in this order, and hands them to `model`."""
+    for node in model.graph.node:
+        node.input[:] = ["chosen" if name == INPUT else name for name in node.input]
+    model.graph.node.insert(0, helper.make_node("Gather", [INPUT, "columns"], ["chosen"], axis=1))
+    model.graph.initializer.append(numpy_helper.from_array(columns.astype(np.int64), "columns"))
+    return model
 
 
 def save(model: onnx.ModelProto, path: Path, width: int) -> None:

@@ -28,6 +28,7 @@ from tradeloop.gate import decide
 from tradeloop.keeping import Kept
 from tradeloop.manifest import Facts, Thresholds
 from tradeloop.reference import build_reference
+from tradeloop.selection.chosen import choose_all, chosen_of
 from tradeloop.splits import Fold, holdout_split, walk_forward
 from tradeloop.stacking import Members, OutOfFold, fit_stack
 from tradeloop.training import fit, out_of_fold
@@ -116,6 +117,7 @@ def _fit_all(
     """Return the graphs of the final fits, and the forecasts out of fold."""
     graphs: dict[str, bytes] = {}
     forecasts: dict[Target, Members] = {}
+    chosen = chosen_of(choose_all(matrix, [*folds, last], params=params))
     for target in TARGETS:
         if any(len(set(matrix.y[target][fold.train])) < 2 for fold in (*folds, last)):
             raise ModelError(f"a fold has one value of {target} only: {len(matrix)} rows are too few to train on")
@@ -126,10 +128,12 @@ def _fit_all(
                 graphs[f"{name}/{target}.onnx"] = kept.graph(name, target)
                 continue
             hyper = getattr(params.train, name)
-            parts = out_of_fold(name, matrix, target, folds, hyper=hyper, params=params)
+            parts = out_of_fold(name, matrix, target, folds, hyper=hyper, params=params, chosen=chosen)
             found[name] = np.concatenate(list(parts))
             with tempfile.TemporaryDirectory() as folder:
-                fit(name, matrix, target, last.train, hyper=hyper, params=params).export(Path(folder))
+                columns = chosen.of(target, last.number)
+                final = fit(name, matrix, target, last.train, hyper=hyper, params=params, columns=columns)
+                final.export(Path(folder))
                 graphs[f"{name}/{target}.onnx"] = (Path(folder) / f"{target}.onnx").read_bytes()
         forecasts[target] = found
     rows = np.concatenate([fold.test for fold in folds])
