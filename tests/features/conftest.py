@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -159,3 +160,12 @@ def made_inputs(bars: Bars, rng: np.random.Generator) -> dict[str, np.ndarray]:
         if name.startswith(f"{late}."):
             values[name] = np.where(np.arange(size) < size // 5, np.nan, values[name])
     return values
+
+
+def hand_bars(close: Sequence[float] | int, volume: Sequence[float] | None = None, **inputs: Sequence[float]) -> Bars:
+    """Return hourly bars at given closes (or so many at 100) with inputs, ``book__bid_price`` being book.bid_price."""
+    prices = np.full(close, 100.0) if isinstance(close, int) else np.asarray(close, float)
+    amounts = np.ones(len(prices)) if volume is None else np.asarray(volume, float)
+    times = np.datetime64("2024-03-04T00:00", "us") + np.arange(len(prices)) * np.timedelta64(1, "h")
+    given = {name.replace("__", "."): np.broadcast_to(np.asarray(x, float), len(prices)) for name, x in inputs.items()}
+    return Bars("HAND", times, prices, prices, prices, prices, amounts, inputs={k: v.copy() for k, v in given.items()})

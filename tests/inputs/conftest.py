@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+from dataclasses import replace
+from datetime import timedelta
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -11,11 +13,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tradeloop.bars import Floats, Times, from_times
+from tradeloop.bars import Bars, Floats, Times, from_times
+from tradeloop.config import InputFiles, Market
 from tradeloop.config.inputs import InputKind
 from tradeloop.inputs.alignment import align
 from tradeloop.inputs.contract import KINDS
 from tradeloop.inputs.files import canonical
+from tradeloop.inputs.order_book import quote_bars, replay_orders
+from tradeloop.inputs.reading import join
 
 DAY = "2024-03-04"
 GOOD: dict[InputKind, dict[str, float]] = {
@@ -95,3 +100,22 @@ def sample_trades() -> pd.DataFrame:
     side = np.where(table["side"] == "buy", 1.0, -1.0)
     frame = pd.DataFrame({**_stamps(table), "price": table["price"], "size": table["amount"], "side": side})
     return canonical("trades", frame, shown="trades.csv")
+
+
+@cache
+def sample_quotes() -> pd.DataFrame:
+    """The quotes that the sample's orders make, as canonical rows."""
+    return canonical("book", replay_orders(sample_orders()), shown="replayed")
+
+
+@cache
+def sample_bars(seconds: int) -> Bars:
+    """Bars of the sample's mid price with everything that its book and trades give."""
+    files = InputFiles(path="x", max_age="1d")
+    market = Market(
+        source="bundled", symbols=["BTCUSD"], calendar="24/7", interval="1m", inputs={"book": files, "trades": files}
+    )
+    bars = Bars.from_frame("BTCUSD", quote_bars(sample_quotes(), sample_trades(), timedelta(seconds=seconds)))
+    frames = {"book": sample_quotes(), "trades": sample_trades()}
+    since = bars.timestamp[0] - np.timedelta64(seconds, "s")
+    return replace(bars, inputs=join(market, frames, bars.timestamp, since=since))

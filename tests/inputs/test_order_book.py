@@ -1,17 +1,15 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from functools import cache
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from tests.inputs.conftest import at, rows, sample_orders, sample_trades
+from tests.inputs.conftest import at, rows, sample_orders, sample_quotes, sample_trades
 from tradeloop.bars import from_times, to_times, validate_bars
 from tradeloop.errors import DataError
 from tradeloop.inputs.alignment import align
-from tradeloop.inputs.files import canonical
 from tradeloop.inputs.order_book import quote_bars, replay_orders
 
 
@@ -110,11 +108,6 @@ def test_bars_of_quotes_by_hand() -> None:
     assert to_times(bars["timestamp"]).tolist() == at("10:02", "10:03", "10:04").tolist()
     # mids 100, 101, 99, 98; the second bar has no quote of its own
     assert bars.iloc[:, 1:].to_numpy().tolist() == [[100, 101, 99, 99, 2], [99, 99, 99, 99, 12], [99, 99, 98, 98, 0]]
-
-
-@cache
-def sample_quotes() -> pd.DataFrame:
-    return canonical("book", replay_orders(sample_orders()), shown="replayed")
 
 
 def test_the_sample_replays_to_a_market() -> None:
