@@ -88,7 +88,7 @@ class Commit:
         if line[:_CHECKSUM] != b"%08x " % zlib.crc32(body):
             return None
         content = orjson.loads(body)
-        bars, levels = [Bar(*row) for row in content["bars"]], [Level(*row) for row in content["levels"]]
+        bars, levels = tuple(Bar(*row) for row in content["bars"]), tuple(Level(*row) for row in content["levels"])
         return cls(bars, levels, content["positions"], content["refused"], content["at"])
 
 

@@ -105,7 +105,7 @@ def engine(late: int = 1000) -> Streaming:
 def feed(stream: Streaming, events: Iterable[Bar | Level]) -> list[FeatureRow]:
     rows: list[FeatureRow] = []
     for event in events:
-        rows += stream.observe(event) if isinstance(event, Level) else stream.update(event).rows
+        rows += stream.observe(event).rows if isinstance(event, Level) else stream.update(event).rows
     return rows
 
 
@@ -199,7 +199,7 @@ def test_an_exact_duplicate_is_nothing() -> None:
         done = stream.update(bar)
         assert (done.outcome, done.rows) == (Outcome.DUPLICATE, ())
     same = levels(bars)[0]
-    assert stream.observe(same) and not stream.observe(same)
+    assert stream.observe(same).news and not stream.observe(same).news
 
 
 def test_a_bar_older_than_all_that_is_kept_is_refused() -> None:
@@ -229,11 +229,11 @@ def test_a_context_value_changes_the_rows_from_when_it_was_known() -> None:
     stream = engine()
     rows = last_given(feed(stream, [*known, *bars]))
     restated = Level("SP500", bars[37].time, bars[38].time, 47.0)
-    changed = stream.observe(restated)
+    changed = stream.observe(restated).rows
     # Bar 38 knows 38's own value already, which is newer: what is published after a newer one is never seen.
-    assert changed == []
+    assert not changed
     corrected = Level("SP500", bars[37].time, bars[37].time, 47.0)
-    changed = stream.observe(corrected)
+    changed = stream.observe(corrected).rows
     assert {row.time for row in changed} == {np.datetime64(bars[k].time, "us") for k in (37, 38)}
     assert_same(rows | last_given(changed), batch(bars, [*known, restated, corrected]))
 

@@ -22,7 +22,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from tradeloop.bars import Bars
+from tradeloop.bars import Bars, Floats
 from tradeloop.features.engine import Row, compute, compute_tail, schema_lookback
 from tradeloop.features.window import FIELDS, Series, Window
 from tradeloop.journal import Bar, Level
@@ -54,6 +54,15 @@ class Update:
     """What became of a bar, and the rows that follow from it, oldest first."""
 
     outcome: Outcome
+    rows: Sequence[FeatureRow] = ()
+
+
+@dataclass(frozen=True)
+class Observed:
+    """What a context value brought: whether it was news, the symbols whose kept bars see it, the rows that changed."""
+
+    news: bool
+    symbols: frozenset[str] = frozenset()
     rows: Sequence[FeatureRow] = ()
 
 
@@ -118,21 +127,29 @@ class Streaming:
         outcome = Outcome.RESTATED if there else Outcome.LATE
         return Update(outcome, self._changed(window, place, before) if rows else ())
 
-    def observe(self, level: Level, *, rows: bool = True) -> list[FeatureRow]:
+    def observe(self, level: Level, *, rows: bool = True) -> Observed:
         """Take a value of a context series; with `rows`, return every row that changed by it."""
         series = self._context[level.series]
         if not series.add(level):
-            return []
+            return Observed(news=False)
         position = FIELDS + list(self._context).index(level.series)
         found: list[FeatureRow] = []
+        symbols: set[str] = set()
         for window in self._windows.values():
             known = series.known(window.times)
             place = window.differs(position, known)
             if place < len(window):
+                symbols.add(window.symbol)
                 before = self._rows(window, place) if rows else {}
                 window.fill(position, known)
                 found += self._changed(window, place, before) if rows else []
-        return found
+        return Observed(True, frozenset(symbols), found)
+
+    def join_inputs(self, symbol: str, values: Mapping[str, Floats]) -> None:
+        """Take the columns of data beyond bars for all kept bars of a symbol, as they are known now."""
+        window = self._window(symbol)
+        for position, name in enumerate(self._inputs, start=FIELDS + len(self._context)):
+            window.fill(position, values[name])
 
     def newest(self, symbols: Iterable[str]) -> list[FeatureRow]:
         """Return the newest row of each of `symbols` that has bars."""

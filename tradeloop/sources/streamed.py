@@ -50,6 +50,10 @@ class Streamed(Source):
         self._bars: dict[str, _Rows] = {}
         self._levels: dict[str, _Rows] = {}
 
+    def fetch(self, symbol: str, start: np.datetime64, end: np.datetime64) -> pd.DataFrame:
+        """Return what the source itself has now; see `Source.fetch`."""
+        return self._source.fetch(symbol, start, end)
+
     def version(self, symbol: str) -> Hashable:
         """Return the source's version and how much was streamed."""
         self._look()
@@ -104,9 +108,7 @@ class Streamed(Source):
 
 def _merged(frame: pd.DataFrame, said: pd.DataFrame) -> pd.DataFrame:
     """Return both, each row of `said` behind all rows of `frame` up to its time; the order of `frame` is left alone."""
-    reached: Times = (
-        np.maximum.accumulate(to_times(frame["timestamp"])) if len(frame) else np.empty(0, "datetime64[us]")
-    )
+    reached: Times = np.maximum.accumulate(to_times(frame["timestamp"]))
     place = np.searchsorted(reached, to_times(said["timestamp"]), side="right")
     order = np.argsort(np.concatenate([np.arange(len(frame)) * 2 + 1, place * 2]), kind="stable")
     return pd.concat([frame, said], ignore_index=True).iloc[order].reset_index(drop=True)

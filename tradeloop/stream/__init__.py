@@ -1,0 +1,1 @@
+"""Streamed bars: from an origin, through the journal and the features, into the online store."""
