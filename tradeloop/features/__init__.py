@@ -17,11 +17,13 @@ from tradeloop.features import (  # isort: skip
     candles,
     statistics,
     calendar,
+    session,
     context,
     microstructure,
     derivatives,
     options,
     events,
+    alpha158,
 )
 from tradeloop.features.catalogue import describe
 from tradeloop.features.engine import (
@@ -38,6 +40,7 @@ from tradeloop.features.registry import FeatureSpec, Timeframe, families, featur
 __all__ = [
     "FeatureSpec",
     "Timeframe",
+    "alpha158",
     "calendar",
     "candles",
     "compute",
@@ -59,6 +62,7 @@ __all__ = [
     "schema_for",
     "schema_hash",
     "schema_lookback",
+    "session",
     "specs_for",
     "statistics",
     "trend",
