@@ -12,7 +12,10 @@ ROOT = Path(__file__).resolve().parents[1]
 # Packages whose __init__ finds its modules by discovery: any change inside may change what the stage does.
 DISCOVERED = ("tradeloop.features", "tradeloop.metrics", "tradeloop.models", "tradeloop.sources")
 # Files that are read, not imported.
-DATA_FILES = {"tradeloop.report": "tradeloop/templates"}
+DATA_FILES = {
+    "tradeloop.report": "tradeloop/templates/report.html.j2",
+    "tradeloop.integrity.page": "tradeloop/templates/integrity.html.j2",
+}
 # Modules that a module needs without an import: Feast's classes are named in its configuration; a Bento copies files.
 NAMED = {
     "tradeloop.bento": {"bentos.service"},

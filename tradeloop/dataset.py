@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from tradeloop.admission import held_back
 from tradeloop.bars import Times, to_times
 from tradeloop.config import TARGETS, Dataset, Params, Target
 from tradeloop.errors import DataError, SchemaMismatch
@@ -20,7 +22,10 @@ from tradeloop.schema import Schema
 KEYS = ("symbol", "timestamp", "label_end")
 KEPT = "kept"
 # In the order in which they are given to a row: the first that holds is its reason.
-REASONS = ("outside_period", "label_not_ended", "label_undefined", "no_features", "stale_features", "warm_up")
+REASONS = (
+    *("outside_period", "label_not_ended", "label_undefined", "no_features", "stale_features", "warm_up"),
+    *("quarantined", "marked"),
+)
 
 
 @dataclass(frozen=True)
@@ -70,7 +75,8 @@ def build_matrix(layout: Layout, params: Params, schema: Schema) -> tuple[pd.Dat
     """
     labels = _read_labels(layout, params)
     features, feature_time = _join(layout, params, schema, labels)
-    reason = _reasons(labels, features, feature_time, params.dataset)
+    held = held_back(layout, labels, exclude_marked=params.check.exclude_marked)
+    reason = _reasons(labels, features, feature_time, params.dataset, held=held)
     kept = reason == KEPT
     dropped = {name: int((reason == name).sum()) for name in REASONS}
     if not kept.any():
@@ -138,9 +144,14 @@ def _join(
 
 
 def _reasons(
-    labels: pd.DataFrame, features: NDArray[np.float32], feature_time: NDArray[np.int64], period: Dataset
+    labels: pd.DataFrame,
+    features: NDArray[np.float32],
+    feature_time: NDArray[np.int64],
+    period: Dataset,
+    *,
+    held: Mapping[str, NDArray[np.bool_]],
 ) -> NDArray[np.object_]:
-    """Return why each row is dropped, or `KEPT`."""
+    """Return why each row is dropped, or `KEPT`; `held` says of which rows the check stage thinks ill."""
     times, ends = to_times(labels["timestamp"]), to_times(labels["label_end"])
     outside = np.zeros(len(labels), dtype=np.bool_)
     if period.start is not None:
@@ -155,6 +166,7 @@ def _reasons(
         "no_features": feature_time == -1,
         "stale_features": feature_time != times.astype(np.int64),
         "warm_up": ~np.isfinite(features).all(axis=1),
+        **held,
     }
     return np.select([holds[name] for name in REASONS], np.array(REASONS, dtype=object), default=KEPT)
 

@@ -24,7 +24,7 @@ def require(edge: Edge, frame: pd.DataFrame, *, shown: str) -> pd.DataFrame:
     Parameters
     ----------
     frame
-        Its index says which row (or line) of its file each is.
+        Its index says which row each is, and its index' name what to call it.
 
     Raises
     ------
@@ -37,8 +37,26 @@ def require(edge: Edge, frame: pd.DataFrame, *, shown: str) -> pd.DataFrame:
     try:
         checked = schema.validate(frame, lazy=True)
     except SchemaErrors as error:
-        raise DataError(f"{shown}{_said(error.failure_cases, frame, schema)}") from None
+        raise DataError(f"{shown}{_said(error.failure_cases, frame)}") from None
     return checked.reset_index(drop=True)
+
+
+def _said(failures: pd.DataFrame, frame: pd.DataFrame) -> str:
+    """Return the first breach of a schema as a person reads it."""
+    missing = failures[failures["check"] == "column_in_dataframe"]
+    if len(missing):
+        return f": column {missing['failure_case'].iloc[0]!r} is missing"
+    kinds = failures[failures["check"].str.startswith("dtype(")]
+    if len(kinds):
+        name = kinds["column"].iloc[0]
+        return f": {name} must be {kinds['check'].iloc[0][7:-2]}, got {frame[name].dtype}"
+    first = failures.sort_values("index", kind="stable").iloc[0]
+    whole = first["schema_context"] == "DataFrameSchema"
+    alike = (failures["check"] == first["check"]) & (whole | (failures["column"] == first["column"]))
+    rule = "must not be missing" if first["check"] == "not_nullable" else first["check"]
+    count = failures.loc[alike, "index"].nunique()
+    named = rule if whole else f"{first['column']} {rule}"
+    return f" {frame.index.name or 'row'} {first['index']}: {named}; {count} such rows"
 
 
 @lru_cache(maxsize=8)
@@ -53,12 +71,11 @@ def _schema(edge: Edge) -> pa.DataFrameSchema:
 
     finite = rule(np.isfinite, "must be finite")
     increasing = rule(lambda times: ~(times.diff() <= pd.Timedelta(0)), "must increase strictly")
-    steady = rule(lambda times: ~(times.diff() < pd.Timedelta(0)), "must not decrease")
     positive = rule(lambda values: ~(values <= 0), "must be positive")
     share = rule(lambda values: (values >= 0) & (values <= 100), "must be from 0 to 100")
     columns: dict[Edge, dict[str, Any]] = {
         "raw": {"timestamp": column(TIME), **{name: column("float64") for name in COLUMNS[1:]}},
-        "context": {"timestamp": column(TIME, steady), "known_at": column(TIME, steady), "close": column("float64")},
+        "context": {name: column("float64" if name == "close" else TIME) for name in CONTEXT_COLUMNS},
         "clean": {
             "timestamp": column(TIME, increasing),
             **{name: column("float64", finite, positive) for name in PRICES},
@@ -79,8 +96,9 @@ def _schema(edge: Edge) -> pa.DataFrameSchema:
         },
     }
     inside = rule(
-        lambda frame: (frame["low"] <= frame[list(PRICES)].min(axis=1))
-        & (frame["high"] >= frame[list(PRICES)].max(axis=1)),
+        lambda frame: (
+            (frame["low"] <= frame[list(PRICES)].min(axis=1)) & (frame["high"] >= frame[list(PRICES)].max(axis=1))
+        ),
         "open and close must lie within low to high",
     )
     return pa.DataFrameSchema(columns[edge], checks=[inside] if edge == "clean" else [], strict="filter")

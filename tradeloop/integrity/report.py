@@ -189,7 +189,9 @@ def inspect(symbol: str, frame: pd.DataFrame, *, calendar: str, interval: timede
 
 def _of_sequence(series: Series, kept: Mask, jump_z: float) -> dict[str, Hits]:
     left = series[kept]
-    found = {name: getattr(sequence, name)(left) for name in ("out_of_order", "off_grid", "drift", "irregular", "stale")}
+    found = {
+        name: getattr(sequence, name)(left) for name in ("out_of_order", "off_grid", "drift", "irregular", "stale")
+    }
     found["jump"], found["split"] = sequence.jump_and_split(left, jump_z)
     return {name: _at(kept, hits) for name, hits in found.items()}
 

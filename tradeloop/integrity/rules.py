@@ -112,16 +112,14 @@ def restatements(before: pd.DataFrame, after: pd.DataFrame) -> list[tuple[np.dat
     )
     both = was.index.intersection(now.index)
     was, now = was.loc[both, list(COLUMNS[1:])], now.loc[both, list(COLUMNS[1:])]
-    changed = np.flatnonzero(((was != now) & ~(was.isna() & now.isna())).any(axis=1))
+    other = ((was != now) & ~(was.isna() & now.isna())).to_numpy()
     times = to_times(both.to_series())
-    return [
-        (times[row], "; ".join(f"{n} {was[n].iloc[row]!r} became {now[n].iloc[row]!r}" for n in _changed(was, now, row)))
-        for row in changed
-    ]
 
+    def text(row: int) -> str:
+        names = was.columns[other[row]]
+        return "; ".join(f"{n} {float(was[n].iloc[row])!r} became {float(now[n].iloc[row])!r}" for n in names)
 
-def _changed(was: pd.DataFrame, now: pd.DataFrame, row: int) -> list[str]:
-    return [name for name in was.columns if not np.array_equal(was[name].iloc[row], now[name].iloc[row])]
+    return [(times[row], text(int(row))) for row in np.flatnonzero(other.any(axis=1))]
 
 
 def partial_bar(series: Series) -> Hits:

@@ -40,7 +40,7 @@ def off_grid(series: Series) -> Hits:
 
 
 def drift(series: Series) -> Hits:
-    """Find runs of at least `DRIFT_RUN` bars beside the grid, on one side by less than half an interval: a clock is off."""
+    """Find runs of `DRIFT_RUN` bars or more on one side of the grid by less than half an interval: a clock is off."""
     near = ~series.on_grid & (np.abs(series.offset) < np.timedelta64(series.interval) / 2)
     late = series.offset > np.timedelta64(0)
 

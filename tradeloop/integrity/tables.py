@@ -16,7 +16,7 @@ _NO_TIMES = np.empty(0, dtype="datetime64[us]")
 
 
 def finding_table(reports: Sequence[Report]) -> pd.DataFrame:
-    """Return every finding: ``symbol``, ``time``, ``rule``, ``severity``, ``bars``, ``text``; by symbol, rule and row."""
+    """Return all findings by symbol, rule and row: ``symbol``, ``time``, ``rule``, ``severity``, ``bars``, ``text``."""
     parts = [
         pd.DataFrame(
             {

@@ -59,7 +59,7 @@ def _closes(report: Report) -> pd.Series[float]:
 
 
 def _correlations(returns: Floats) -> Floats:
-    """Return the correlation of each pair of columns over the rows in which both are finite, NaN where there is none."""
+    """Return the correlation of each two columns over the rows in which both are finite, NaN where there is none."""
     there = np.isfinite(returns).astype(np.float64)
     filled = np.where(there > 0, returns, 0.0)
     count = there.T @ there

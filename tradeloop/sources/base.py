@@ -11,7 +11,7 @@ from typing import ClassVar
 import numpy as np
 import pandas as pd
 
-from tradeloop.bars import to_times
+from tradeloop.bars import COLUMNS, TIME, to_times
 from tradeloop.config import Market
 from tradeloop.errors import DataError
 
@@ -95,7 +95,7 @@ class Source(ABC):
             The last attempt's.
         """
         if self.fixed or attempts < 1:
-            return self.read(symbol)[:0]
+            return pd.DataFrame({name: np.empty(0) for name in COLUMNS}).astype({"timestamp": TIME})
         for attempt in range(attempts - 1):
             try:
                 return self.fetch(symbol, start, end)
