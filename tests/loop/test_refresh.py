@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,10 @@ import pytest
 from tests.conftest import ROOT
 from tradeloop.bars import Bars, to_times
 from tradeloop.clock import VirtualClock
-from tradeloop.config import FileMarket, Params, load_params
+from tradeloop.config import FileMarket, InputFiles, Params, load_params
 from tradeloop.errors import StoreError
 from tradeloop.features import compute, schema_for
+from tradeloop.inputs.reading import join
 from tradeloop.integrity import admit, inspect
 from tradeloop.layout import Layout
 from tradeloop.loop.refresh import Refresher
@@ -173,6 +175,40 @@ def test_a_broken_context_is_told_and_stays_as_it_was(live: Live) -> None:
     (live.layout.root / "bars" / "SP500.parquet").unlink()
     done = live.refresher.refresh()
     assert done.written == {} and "SP500" in done.problems["SP500"]
+
+
+def test_data_beyond_bars_come_with_the_row_and_replace_it(live: Live) -> None:
+    """Features of news: made from the market's file as it stands, whatever is wrong with it meanwhile."""
+    market = live.params.active.model_copy(update={"inputs": {"news": InputFiles(path="news")}})
+    chosen = live.params.features.model_copy(update={"families": ["trend", "events"]})
+    live.params = live.params.model_copy(update={"markets": {"mine": market}, "features": chosen})
+    times = pd.date_range("2010-06-01", "2013-02-25", freq="9h", tz="UTC").astype("datetime64[us, UTC]")
+    told = pd.DataFrame({"timestamp": times, "known_at": times, "count": 1.0})
+
+    def put(frame: pd.DataFrame, second: int) -> None:
+        for symbol in SYMBOLS:
+            path = live.layout.root / "news" / f"{symbol}.parquet"
+            path.parent.mkdir(exist_ok=True)
+            frame.to_parquet(path)
+            os.utime(path, ns=(second * 10**9, second * 10**9))
+
+    def expected(frame: pd.DataFrame) -> np.ndarray:
+        bars = Bars.from_frame("IBM", live.bars["IBM"].iloc[:-3], {CONTEXT[0]: live.context})
+        return compute(replace(bars, inputs=join(market, {"news": frame}, bars.timestamp)), live.schema)[-1]
+
+    put(told, 1)
+    with closing(OnlineStore(live.layout, live.params)) as store:
+        refresher = Refresher(live.layout, live.params, live.feed, store)
+        assert list(refresher.refresh().written.values()) == [SYMBOLS]
+        np.testing.assert_array_equal(store.read(["IBM"], live.schema).vectors[0], expected(told))
+        more = pd.concat([told, told.tail(20)], ignore_index=True)
+        put(more, 2)
+        assert list(refresher.refresh().written.values()) == [SYMBOLS]
+        assert not np.array_equal(expected(more), expected(told))
+        np.testing.assert_array_equal(store.read(["IBM"], live.schema).vectors[0], expected(more))
+        put(more.assign(count=-1.0), 3)
+        done = refresher.refresh()
+        assert done.written == {} and sorted(done.problems) == ["AAPL news", "IBM news"]
 
 
 def test_a_schema_that_this_code_cannot_make_is_told(live: Live) -> None:
