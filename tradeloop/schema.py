@@ -17,13 +17,14 @@ class Schema:
     """Names of the features in order (all float32), and a hash over their definitions.
 
     Two rows may be compared only if their hashes are equal. `interval` is the bars', as params.yaml has it: what a
-    feature of a higher timeframe is made from depends on it.
+    feature of a higher timeframe is made from depends on it; `calendar` is the market's: when its sessions end.
     """
 
     market: str
     names: tuple[str, ...]
     hash: str
     interval: str = "1d"
+    calendar: str = "24/7"
 
     def __len__(self) -> int:
         return len(self.names)
@@ -45,11 +46,17 @@ class Schema:
 
     def content(self) -> dict[str, Any]:
         """Return the schema as JSON has it; `of` reads it."""
-        return {"market": self.market, "interval": self.interval, "names": list(self.names), "hash": self.hash}
+        return {
+            "market": self.market,
+            "interval": self.interval,
+            "calendar": self.calendar,
+            "names": list(self.names),
+            "hash": self.hash,
+        }
 
     @classmethod
     def of(cls, content: Mapping[str, Any]) -> Schema:
-        """Return the schema that `content` describes; one without an interval is from before there were others.
+        """Return the schema that `content` describes; one without interval or calendar is from before they counted.
 
         Raises
         ------
@@ -57,7 +64,8 @@ class Schema:
             It is not a schema.
         """
         names = tuple(str(name) for name in content["names"])
-        return cls(str(content["market"]), names, str(content["hash"]), str(content.get("interval", cls.interval)))
+        interval, calendar = (str(content.get(name, getattr(cls, name))) for name in ("interval", "calendar"))
+        return cls(str(content["market"]), names, str(content["hash"]), interval, calendar)
 
     def save(self, path: Path) -> None:
         """Write as JSON."""

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from tradeloop.bars import Bars
 from tradeloop.config import Params, parse_interval
 from tradeloop.errors import ConfigError, SchemaMismatch
+from tradeloop.features.discovered import composed, discovered
 from tradeloop.features.registry import FeatureSpec, registered
 from tradeloop.inputs.contract import input_columns
 from tradeloop.schema import Schema
@@ -25,13 +26,23 @@ Row = NDArray[np.float32]
 
 
 def specs_for(params: Params) -> list[FeatureSpec]:
-    """Return the columns that `params` asks for: its families, on the active market's interval, context and inputs."""
+    """Return the columns that `params` asks for: its families, on the active market's interval, context and inputs.
+
+    Those that ``features.discovered`` names stand behind them; they may be made of columns of any family.
+    """
+    specs, made = registered_for(params, params.features.families), params.features.discovered.columns
+    return [*specs, *discovered(made, registered_for(params))] if made else specs
+
+
+def registered_for(params: Params, families: Sequence[str] | None = None) -> list[FeatureSpec]:
+    """Return the columns of these families, by default all, that the active market has."""
     market = params.active
     return registered(
-        params.features.families,
+        families,
         context=market.context,
         interval=parse_interval(market.interval),
         inputs=input_columns(market),
+        calendar=market.calendar,
     )
 
 
@@ -54,7 +65,7 @@ def schema_for(params: Params) -> Schema:
             f"features.families must give the market at least one feature, got {params.features.families}"
         )
     names = tuple(spec.name for spec in specs)
-    return Schema(params.market, names, schema_hash(specs), params.active.interval)
+    return Schema(params.market, names, schema_hash(specs), params.active.interval, params.active.calendar)
 
 
 def schema_hash(specs: Sequence[FeatureSpec]) -> str:
@@ -63,10 +74,10 @@ def schema_hash(specs: Sequence[FeatureSpec]) -> str:
     The code is the syntax tree, without docstrings, of the family and of what it imports from this package: a changed
     formula changes the hash, a changed comment does not.
     """
-    columns = [[spec.name, spec.lookback, spec.context] for spec in specs]
+    columns = [[spec.name, spec.lookback, spec.context, spec.calendar] for spec in specs]
     modules: set[str] = set()
     for spec in specs:
-        modules |= _closure(spec.module)
+        modules |= _closure(spec.module).union(*(_closure(part) for part in spec.parts))
     content = {"columns": columns, "code": {module: _syntax(module) for module in sorted(modules)}}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
@@ -106,7 +117,13 @@ def groups(schema: Schema, context: tuple[str, ...]) -> tuple[Group, ...]:
     SchemaMismatch
         The schema was made by other definitions than these, or names a feature or context that is not here.
     """
-    known = {spec.name: spec for spec in registered(context=context, interval=parse_interval(schema.interval))}
+    interval = parse_interval(schema.interval)
+    known = {spec.name: spec for spec in registered(context=context, interval=interval, calendar=schema.calendar)}
+    try:
+        made = discovered([name for name in schema.names if name not in known and composed(name)], known.values())
+    except ConfigError as error:
+        raise SchemaMismatch(f"schema {schema.hash[:12]}: {error}") from None
+    known |= {spec.name: spec for spec in made}
     if unknown := [name for name in schema.names if name not in known]:
         raise SchemaMismatch(
             f"feature {unknown[0]!r} of schema {schema.hash[:12]} is not registered, "

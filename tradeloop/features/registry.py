@@ -41,6 +41,22 @@ class Timeframe:
     bars: int
 
 
+@dataclass(frozen=True)
+class Sessions:
+    """When a market trades.
+
+    Attributes
+    ----------
+    calendar
+        As `tradeloop.calendars` knows it.
+    bars
+        Bars of a session, at most: those of a whole day.
+    """
+
+    calendar: str
+    bars: int
+
+
 TIMEFRAMES = {
     "5m": timedelta(minutes=5),
     "15m": timedelta(minutes=15),
@@ -100,6 +116,10 @@ class FeatureSpec:
         Columns of `Bars.inputs` that it reads.
     scale_free
         Unchanged by the price's and the volume's scale; False only where a foreign definition wants it so.
+    calendar
+        The trading calendar that it reads, if any.
+    parts
+        Full names of the modules of the columns that it is made of, if it is made of others.
     """
 
     name: str
@@ -114,6 +134,8 @@ class FeatureSpec:
     context: str | None = None
     needs: tuple[str, ...] = ()
     scale_free: bool = True
+    calendar: str | None = None
+    parts: tuple[str, ...] = ()
 
     def pick(self, values: Floats | tuple[Floats, ...]) -> Floats:
         """Return this column of what the kernel returned."""
@@ -138,21 +160,25 @@ class _Definition:
     per_timeframe: tuple[str, ...]
     needs: tuple[str, ...]
     scale_free: bool
+    per_session: bool
 
     @property
     def family(self) -> str:
         return self.function.__module__.rpartition(".")[2]
 
-    def specs(self, context: Sequence[str], interval: timedelta) -> Iterable[FeatureSpec]:
+    def specs(self, context: Sequence[str], interval: timedelta, calendar: str) -> Iterable[FeatureSpec]:
         """Return the columns, in the order context series, timeframe, window."""
         frames: Sequence[Timeframe | None] = timeframes(self.per_timeframe, interval) if self.per_timeframe else [None]
+        sessions = Sessions(calendar, max(DAY // interval, 1)) if self.per_session else None
         for series in context if self.per_context else (None,):
             for frame in frames:
                 for window in self.windows or (None,):
-                    yield from self._columns(series, frame, window)
+                    yield from self._columns(series, frame, window, sessions)
 
-    def _columns(self, series: str | None, frame: Timeframe | None, window: int | None) -> Iterable[FeatureSpec]:
-        given = {"series": series, "timeframe": frame, "window": window}
+    def _columns(
+        self, series: str | None, frame: Timeframe | None, window: int | None, sessions: Sessions | None
+    ) -> Iterable[FeatureSpec]:
+        given = {"series": series, "timeframe": frame, "window": window, "sessions": sessions}
         kernel = partial(self.function, **{name: value for name, value in given.items() if value is not None})
         base = self.function.__name__.rstrip("_")
         front = "" if series is None else f"{column_prefix(series)}_"
@@ -161,7 +187,7 @@ class _Definition:
             yield FeatureSpec(
                 name=f"{front}{column}{back}",
                 family=self.family,
-                lookback=self._lookback(window, frame),
+                lookback=self._lookback(window, *(span.bars for span in (frame, sessions) if span)),
                 doc=self._doc(given),
                 kernel=kernel,
                 module=self.function.__module__,
@@ -171,12 +197,13 @@ class _Definition:
                 context=series,
                 needs=self.needs,
                 scale_free=self.scale_free,
+                calendar=sessions.calendar if sessions else None,
             )
 
-    def _lookback(self, window: int | None, frame: Timeframe | None) -> int:
+    def _lookback(self, *sizes: int | None) -> int:
         if isinstance(self.lookback, int):
             return self.lookback
-        return self.lookback(*(size for size in (window, frame and frame.bars) if size is not None))
+        return self.lookback(*(size for size in sizes if size is not None))
 
     def _doc(self, given: dict[str, Any]) -> str:
         text = " ".join((self.function.__doc__ or "").split())
@@ -200,6 +227,7 @@ def feature(
     per_timeframe: tuple[str, ...] = (),
     needs: tuple[str, ...] = (),
     scale_free: bool = True,
+    per_session: bool = False,
 ) -> Callable[[Function], Function]:
     """Register a pure function of bars as a feature; the function itself is returned unchanged.
 
@@ -223,11 +251,23 @@ def feature(
         bars can be gathered into, its name behind: ``rsi_14_4h``.
     needs
         Columns of `Bars.inputs` that it reads; only markets that have them have the feature.
+    per_session
+        The function takes ``sessions``, when the market trades; a function as `lookback` takes its bars, too.
     """
 
     def register(function: Function) -> Function:
         definition = _Definition(
-            function, lookback, windows, columns, recursive, intraday, per_context, per_timeframe, needs, scale_free
+            function,
+            lookback,
+            windows,
+            columns,
+            recursive,
+            intraday,
+            per_context,
+            per_timeframe,
+            needs,
+            scale_free,
+            per_session,
         )
         if unknown := [name for name in per_timeframe if name not in TIMEFRAMES]:
             raise TypeError(
@@ -263,6 +303,7 @@ def registered(
     context: Sequence[str] = (),
     interval: timedelta = timedelta(minutes=1),
     inputs: Collection[str] | None = None,
+    calendar: str = "24/7",
 ) -> list[FeatureSpec]:
     """Return the features of the `chosen` families (default: all), in canonical order.
 
@@ -279,6 +320,8 @@ def registered(
         are among them. The default has them all.
     inputs
         Columns of data beyond bars that the market has; None: all that any feature reads.
+    calendar
+        When the market trades.
 
     Raises
     ------
@@ -298,7 +341,7 @@ def registered(
             and (interval < DAY or not definition.intraday)
             and (inputs is None or all(name in inputs for name in definition.needs))
         ):
-            specs.extend(definition.specs(context, interval))
+            specs.extend(definition.specs(context, interval, calendar))
     if doubles := sorted(name for name, count in Counter(spec.name for spec in specs).items() if count > 1):
         given = f"context {list(context)}"
         raise ConfigError(f"each feature needs a name of its own, {doubles[0]!r} is taken twice ({given})")
