@@ -109,11 +109,10 @@ def _named(*names: str) -> tuple[str, ...]:
     return tuple(f"alpha158_{name}" for name in names)
 
 
-def _at(bars: Bars, window: int, make: Callable[[Bars], Floats]) -> Floats:
+def _at(bars: Bars, window: int, make: Callable[[Bars], Floats]) -> tuple[Floats, ...]:
     """Return the columns of one window, as rows, of what is made for all windows at once."""
     found = bars.memo(f"alpha158 {make.__name__}", lambda: make(bars))
-    rows: Floats = found[WINDOWS.index(window)]
-    return rows
+    return tuple(found[WINDOWS.index(window)])
 
 
 def _itself(window: int) -> int:
@@ -153,17 +152,13 @@ def alpha158_roc(bars: Bars, window: int) -> Floats:
     return lag(bars.close, window) / bars.close
 
 
-@feature(
-    lookback=_itself,
-    windows=WINDOWS,
-    columns=tuple(f"alpha158_{name}" for name in ("ma", "std", "beta", "rsqr", "resi")),
-)
+@feature(lookback=_itself, windows=WINDOWS, columns=_named("ma", "std", "beta", "rsqr", "resi"))
 def trend(bars: Bars, window: int) -> tuple[Floats, ...]:
     """Mean (ma), sample standard deviation (std), slope on the bar's number (beta) and residual (resi) of C, over C.
 
     All of `window` bars; rsqr is the share of variance that the line explains, 0 where flat. Qlib (2020).
     """
-    return tuple(_at(bars, window, _trends))
+    return _at(bars, window, _trends)
 
 
 def _trends(bars: Bars) -> Floats:
@@ -176,7 +171,7 @@ def extremes(bars: Bars, window: int) -> tuple[Floats, ...]:
 
     imax, imin: place of the first bar with the extreme, 1 / `window` to 1; imxd = imax − imin. Qlib (2020).
     """
-    return tuple(_at(bars, window, _ranges))
+    return _at(bars, window, _ranges)
 
 
 def _ranges(bars: Bars) -> Floats:
@@ -194,8 +189,7 @@ def place(bars: Bars, window: int) -> tuple[Floats, Floats, Floats]:
 @feature(lookback=_itself, windows=WINDOWS, scale_free=False)
 def alpha158_corr(bars: Bars, window: int) -> Floats:
     """Correlation of C and ln(V + 1) over `window` bars; 0 where either is flat. Qlib (2020)."""
-    (found,) = _at(bars, window, _price_and_volume)
-    return found
+    return _at(bars, window, _price_and_volume)[0]
 
 
 def _price_and_volume(bars: Bars) -> Floats:
@@ -208,8 +202,7 @@ def alpha158_cord(bars: Bars, window: int) -> Floats:
 
     ln 2 for the latter where V_{t−1} = 0. Qlib (2020).
     """
-    (found,) = _at(bars, window, _changes)
-    return found
+    return _at(bars, window, _changes)[0]
 
 
 def _changes(bars: Bars) -> Floats:
@@ -223,7 +216,7 @@ def counts(bars: Bars, window: int) -> tuple[Floats, ...]:
 
     Qlib (2020).
     """
-    return tuple(_at(bars, window, _all_moves)[:3])
+    return _at(bars, window, _all_moves)[:3]
 
 
 @feature(lookback=_one_more, windows=WINDOWS, columns=_named("sump", "sumn", "sumd"))
@@ -232,7 +225,7 @@ def sums(bars: Bars, window: int) -> tuple[Floats, ...]:
 
     0 where C did not move. Qlib (2020).
     """
-    return tuple(_at(bars, window, _all_moves)[3:6])
+    return _at(bars, window, _all_moves)[3:6]
 
 
 @feature(lookback=_one_more, windows=WINDOWS, columns=_named("vsump", "vsumn", "vsumd"))
@@ -241,7 +234,7 @@ def volume_sums(bars: Bars, window: int) -> tuple[Floats, ...]:
 
     0 where V did not move. Qlib (2020).
     """
-    return tuple(_at(bars, window, _all_moves)[6:])
+    return _at(bars, window, _all_moves)[6:]
 
 
 def _all_moves(bars: Bars) -> Floats:
