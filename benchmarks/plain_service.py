@@ -18,6 +18,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from tradeloop.config import MODELS, TARGETS
 from tradeloop.layout import Layout
+from tradeloop.partitions import files
 
 _PROJECT = "plain"
 _VIEW = "scalars"
@@ -88,7 +89,7 @@ class Plain:
 
         folder = self._layout.live / "plain"
         folder.mkdir(parents=True, exist_ok=True)
-        frames = [pd.read_parquet(self._layout.features / f"{symbol}.parquet").tail(1) for symbol in symbols]
+        frames = [pd.read_parquet(files(self._layout.features, symbol)[-1]).tail(1) for symbol in symbols]
         newest = pd.concat(frames, ignore_index=True)
         newest.to_parquet(folder / "newest.parquet")
         entity = Entity(name="symbol", join_keys=["symbol"], value_type=ValueType.STRING)

@@ -13,6 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from tests.feature_files import write_rows
 from tradeloop.atomic import write_bytes, write_json, write_parquet
 from tradeloop.bundle import FORECASTS, Bundle, write_bundle
 from tradeloop.config import MODELS, TARGETS, Labels, Target
@@ -188,7 +189,7 @@ def tiny_pipeline(layout: Layout, *, seed: int = 0, passed: bool = True, note: f
     _write_reports(layout, frame, Ensemble.load(graphs, spec), passed=passed, note=note)
     for symbol, rows in frame.groupby("symbol"):
         features = rows[["symbol", "timestamp"]].assign(created=rows["timestamp"], **{n: rows[n] for n in schema.names})
-        write_parquet(layout.features / f"{symbol}.parquet", features.reset_index(drop=True))
+        write_rows(layout.features, str(symbol), features)
 
 
 def _matrix_frame(schema: Schema) -> pd.DataFrame:

@@ -21,7 +21,7 @@ import pandas as pd
 import psutil
 
 from tests.bundles import NAMES, NOW, SYMBOLS, tiny_bundle, tiny_rows, tiny_schema
-from tradeloop.atomic import write_parquet
+from tests.feature_files import write_rows
 from tradeloop.bundle_store import BundleStore
 from tradeloop.config import Params, load_params
 from tradeloop.layout import Layout
@@ -77,7 +77,7 @@ def write_features(home: Home, newest: datetime = NOW) -> None:
         rows.insert(0, "created", times)
         rows.insert(0, "timestamp", times)
         rows.insert(0, "symbol", symbol)
-        write_parquet(home.layout.features / f"{symbol}.parquet", rows)
+        write_rows(home.layout.features, symbol, rows)
 
 
 def make_home(root: Path, **facts: Any) -> Home:

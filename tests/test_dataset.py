@@ -10,6 +10,8 @@ import pandas as pd
 import pytest
 
 from stages.dataset import dataset
+from tests.admissions import write_admission
+from tests.feature_files import write_rows
 from tradeloop.atomic import write_parquet
 from tradeloop.config import TARGETS, Params, load_params
 from tradeloop.dataset import REASONS, build_matrix, data_hash, load_matrix
@@ -36,8 +38,9 @@ def layout(tmp_path: Path) -> Layout:
     layout = Layout(tmp_path)
     SCHEMA.save(layout.store / "schema.json")
     for symbol, base in (("AAA", 0.0), ("BBB", 100.0)):
-        write_parquet(layout.features / f"{symbol}.parquet", features(symbol, base))
+        write_rows(layout.features, symbol, features(symbol, base))
         write_parquet(layout.labels / f"{symbol}.parquet", labels(symbol, base))
+    write_admission(layout)
     return layout
 
 
@@ -107,9 +110,29 @@ def test_report(layout: Layout, params: Params) -> None:
     }
 
 
+def test_a_day_that_is_held_back(layout: Layout, params: Params) -> None:
+    """The rows of the day itself, and the one whose label ends in it."""
+    write_admission(layout, held=[("AAA", "2020-01-03T00:00", "2020-01-04T00:00")])
+    assert drop_reasons(layout, params) == {"label_not_ended": 2, "quarantined": 2}
+    left = build_matrix(layout, params, SCHEMA)[0].query("symbol == 'AAA'")["timestamp"]
+    assert left.tolist() == [DAYS[0], DAYS[3], DAYS[4]]
+
+
+def test_marked_bars_are_learnt_from_unless_their_rule_is_excluded(layout: Layout, params: Params) -> None:
+    marks = [("BBB", str(DAYS[2]), "jump"), ("BBB", str(DAYS[4]), "stale"), ("AAA", str(DAYS[5]), "stale")]
+    write_admission(layout, marks=marks)
+    assert drop_reasons(layout, params) == {"label_not_ended": 2}
+    for rules, dropped in ((["jump"], 2), (["stale"], 3), (["jump", "stale"], 5), (["split"], 0)):
+        check = params.check.model_copy(update={"exclude_marked": rules})
+        reasons = drop_reasons(layout, params.model_copy(update={"check": check}))
+        assert reasons.get("marked", 0) == dropped, rules
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_warm_up(layout: Layout, params: Params, value: float) -> None:
-    change(layout.features / "AAA.parquet", lambda f: f.__setitem__("beta", f["beta"].where(f.index > 1, value)))
+    change(
+        layout.features / "AAA" / "2020.parquet", lambda f: f.__setitem__("beta", f["beta"].where(f.index > 1, value))
+    )
     assert drop_reasons(layout, params) == {"label_not_ended": 2, "warm_up": 2}
 
 
@@ -121,19 +144,19 @@ def test_a_label_that_is_not_finite(layout: Layout, params: Params) -> None:
 
 def test_an_older_feature_row_is_not_taken_for_the_bars_own(layout: Layout, params: Params) -> None:
     """The as-of join would fill the hole with yesterday's row: a silent shift."""
-    change(layout.features / "AAA.parquet", lambda f: f.drop(index=3))
+    change(layout.features / "AAA" / "2020.parquet", lambda f: f.drop(index=3))
     assert drop_reasons(layout, params) == {"label_not_ended": 2, "stale_features": 1}
     frame = build_matrix(layout, params, SCHEMA)[0]
     assert DAYS[3] not in set(frame.loc[frame["symbol"] == "AAA", "timestamp"])
 
 
 def test_a_feature_row_written_after_its_bar_is_not_used(layout: Layout, params: Params) -> None:
-    change(layout.features / "AAA.parquet", lambda f: f.__setitem__("created", f["created"] + SECOND))
+    change(layout.features / "AAA" / "2020.parquet", lambda f: f.__setitem__("created", f["created"] + SECOND))
     assert drop_reasons(layout, params) == {"label_not_ended": 2, "no_features": 1, "stale_features": 4}
 
 
 def test_no_features(layout: Layout, params: Params) -> None:
-    change(layout.features / "AAA.parquet", lambda f: f[f.index > 1])
+    change(layout.features / "AAA" / "2020.parquet", lambda f: f[f.index > 1])
     assert drop_reasons(layout, params) == {"label_not_ended": 2, "no_features": 2}
 
 

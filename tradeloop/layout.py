@@ -65,7 +65,7 @@ class Layout:
 
     @property
     def features(self) -> Path:
-        """Feature rows, ``<symbol>.parquet``."""
+        """Feature rows, ``<symbol>/<period>.parquet``; see `tradeloop.partitions`."""
         return self.data / "features"
 
     @property

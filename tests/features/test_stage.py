@@ -1,6 +1,8 @@
-"""Stage features: one file a symbol, the schema's columns, known at the close."""
+"""Stage features: one folder a symbol, the schema's columns, known at the close."""
 
 from __future__ import annotations
+
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -8,6 +10,7 @@ import pytest
 
 from stages.features import features as features_stage
 from tests.features.conftest import ROOT
+from tests.feature_files import read_rows
 from tradeloop.atomic import write_parquet
 from tradeloop.bars import TIME, Bars
 from tradeloop.config import Params
@@ -34,7 +37,7 @@ def test_writes_the_row_of_every_bar(clean: Layout, daily_params: Params) -> Non
         name: pd.read_parquet(clean.clean / "context" / f"{name}.parquet") for name in daily_params.active.context
     }
     for symbol in daily_params.active.symbols:
-        frame = pd.read_parquet(clean.features / f"{symbol}.parquet")
+        frame = read_rows(clean.features, symbol)
         bars = Bars.from_frame(symbol, pd.read_parquet(clean.clean / "bars" / f"{symbol}.parquet"), context)
         assert list(frame.columns) == ["symbol", "timestamp", "created", *schema.names]
         assert (frame["symbol"] == symbol).all() and frame["created"].equals(frame["timestamp"])
@@ -47,15 +50,16 @@ def test_writes_the_row_of_every_bar(clean: Layout, daily_params: Params) -> Non
 
 def test_writes_the_same_bytes_again(clean: Layout, daily_params: Params) -> None:
     features_stage(clean, daily_params)
-    written = {path.name: path.read_bytes() for path in clean.features.iterdir()}
+    written = {path: path.read_bytes() for path in clean.features.glob("*/*")}
+    shutil.rmtree(clean.features)
     features_stage(clean, daily_params)
-    assert {path.name: path.read_bytes() for path in clean.features.iterdir()} == written
-    assert len(written) == len(daily_params.active.symbols)
+    assert {path: path.read_bytes() for path in clean.features.glob("*/*")} == written
+    assert {path.parent.name for path in written} == set(daily_params.active.symbols)
 
 
 def test_fewer_families_are_fewer_columns(clean: Layout, daily_params: Params) -> None:
     chosen = daily_params.features.model_copy(update={"families": ["trend", "calendar"]})
     fewer = daily_params.model_copy(update={"features": chosen})
     features_stage(clean, fewer)
-    frame = pd.read_parquet(clean.features / "AAPL.parquet")
+    frame = read_rows(clean.features, "AAPL")
     assert tuple(frame.columns[3:]) == schema_for(fewer).names

@@ -12,11 +12,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from tests.conftest import ENVIRONMENT, Project
 from tests.databases import KINDS, fresh_url
+from tests.feature_files import read_rows
 from tradeloop.bundle_store import BundleStore
 from tradeloop.config import Params, load_params
 from tradeloop.errors import StoreError
@@ -72,7 +72,7 @@ def operate(project: Project) -> tuple[Layout, Params]:
     database = Database.open(database_url(layout, params))
     with PredictionLog(database) as log:
         for symbol in params.active.symbols:
-            rows = pd.read_parquet(layout.features / f"{symbol}.parquet").tail(BARS)
+            rows = read_rows(layout.features, symbol).tail(BARS)
             times = rows["timestamp"].dt.tz_localize(None).to_numpy("datetime64[us]")
             asked = OnlineRows.of(rows[list(bundle.schema.names)].to_numpy(np.float32), times)
             now = [time.to_pydatetime() for time in rows["timestamp"]]

@@ -83,7 +83,7 @@ def test_newer_bars_move_the_replay_clock(home: Home, monkeypatch: pytest.Monkey
         assert (await ask(client, "AAPL")).json()["clock"]["now"] == NOW.isoformat()
         write_features(home, NOW + timedelta(days=3))
         for symbol in SYMBOLS[1:]:
-            (home.layout.features / f"{symbol}.parquet").unlink()
+            shutil.rmtree(home.layout.features / symbol)
         store = OnlineStore(home.layout, home.params)
         await asyncio.to_thread(store.fill, tiny_schema())
         store.close()

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tradeloop.atomic import write_parquet
+from tests.feature_files import write_rows
 from tradeloop.config import Params, load_params
 from tradeloop.layout import Layout
 from tradeloop.schema import Schema
@@ -50,7 +50,7 @@ def write_features(layout: Layout, schema: Schema) -> Callable[..., pd.DataFrame
                 "gamma": -rows,
             }
         )
-        write_parquet(layout.features / f"{symbol}.parquet", frame)
+        write_rows(layout.features, symbol, frame)
         schema.save(layout.store / "schema.json")
         return frame
 

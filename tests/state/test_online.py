@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -408,7 +409,7 @@ class TestHistory:
 
     def test_unknown_symbols_and_paths_are_not_found(self, store, schema, write_features, layout) -> None:
         write_features("A", ["2020-01-01"])
-        (layout.data / "B.parquet").write_bytes((layout.features / "A.parquet").read_bytes())
+        shutil.copytree(layout.features / "A", layout.data / "B")
         got = store.history(["../B", "nobody", "", "A"], schema, datetime(2021, 1, 1))
         assert got.found.tolist() == [False, False, False, True]
 
@@ -429,8 +430,8 @@ class TestHistory:
 
     def test_a_broken_file_is_one_line(self, store, schema, write_features, layout) -> None:
         write_features("A", ["2020-01-01"])
-        (layout.features / "A.parquet").write_bytes(b"PAR1")
-        with pytest.raises(StoreError, match=r"A\.parquet is not a feature file"):
+        (layout.features / "A" / "2020.parquet").write_bytes(b"PAR1")
+        with pytest.raises(StoreError, match=r"2020\.parquet is not a feature file"):
             store.history(["A"], schema, datetime(2021, 1, 1))
 
     def test_equals_feasts_point_in_time_join(self, store, schema, write_features, layout, params) -> None:

@@ -6,6 +6,7 @@ from tradeloop.config.base import MODELS, TARGETS, Block, ModelName, RangeBaseli
 from tradeloop.config.blocks import (
     MARKS,
     Check,
+    Compute,
     Dataset,
     Evaluate,
     Features,
@@ -32,9 +33,9 @@ from tradeloop.config.loop import Adapt, Feedback, Loop, Paper, Retrain, Rollout
 from tradeloop.config.market import FileMarket, Market, SyntheticMarket
 from tradeloop.config.outcomes import Outcomes, Performance, Regimes
 from tradeloop.config.params import Params, load_params
-from tradeloop.config.triggers import Triggers
 from tradeloop.config.selection import Discovered, Discovery, Selection
 from tradeloop.config.stream import Stream
+from tradeloop.config.triggers import Triggers
 
 __all__ = [
     "INPUT_KINDS",
@@ -44,12 +45,13 @@ __all__ = [
     "Adapt",
     "Block",
     "Check",
+    "Compute",
     "Dataset",
     "Degradation",
-    "Drift",
-    "Evaluate",
     "Discovered",
     "Discovery",
+    "Drift",
+    "Evaluate",
     "Features",
     "Feedback",
     "FileMarket",
@@ -75,12 +77,13 @@ __all__ = [
     "Regimes",
     "Retrain",
     "Rollout",
+    "Selection",
     "Serving",
     "Simulate",
-    "Selection",
     "Split",
     "Stack",
     "Store",
+    "Stream",
     "SyntheticMarket",
     "Target",
     "Train",

@@ -11,6 +11,7 @@ from pydantic import Field, ValidationError, model_validator
 from tradeloop.config.base import MODELS, Block
 from tradeloop.config.blocks import (
     Check,
+    Compute,
     Dataset,
     Evaluate,
     Features,
@@ -31,9 +32,9 @@ from tradeloop.config.explain import explain, nearest
 from tradeloop.config.loop import Adapt, Feedback, Loop, Paper, Retrain, Rollout, Simulate
 from tradeloop.config.market import Market
 from tradeloop.config.outcomes import Outcomes, Performance
-from tradeloop.config.triggers import Triggers
 from tradeloop.config.selection import Discovery, Selection
 from tradeloop.config.stream import Stream
+from tradeloop.config.triggers import Triggers
 from tradeloop.errors import ConfigError
 
 
@@ -46,20 +47,22 @@ class Params(Block):
     ingest: Ingest = Ingest()
     check: Check = Check()
     features: Features
+    compute: Compute = Compute()
     labels: Labels = Labels()
     store: Store = Store()
     dataset: Dataset = Dataset()
     split: Split = Split()
-    tune: Tune = Tune()
-    train: Train = Train()
     selection: Selection = Selection()
     discovery: Discovery = Discovery()
+    tune: Tune = Tune()
+    train: Train = Train()
     stack: Stack = Stack()
     evaluate: Evaluate = Evaluate()
     gate: Gate = Gate()
     package: Package = Package()
     publish: Publish = Publish()
     serving: Serving = Serving()
+    stream: Stream = Stream()
     outcomes: Outcomes = Outcomes()
     performance: Performance = Performance()
     degradation: Degradation = Degradation()

@@ -10,12 +10,9 @@ where its tags name the columns, and `FEATURE_TIME`, the row's own event time.
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Callable, Sequence
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
 import pyarrow as pa
@@ -26,17 +23,21 @@ from feast.infra.offline_stores.offline_utils import infer_event_timestamp_from_
 from feast.on_demand_feature_view import OnDemandFeatureView
 from feast.repo_config import FeastConfigBaseModel, RepoConfig
 
+from tradeloop.compute.backend import open_backend
+from tradeloop.config import Compute
 from tradeloop.errors import StoreError
-from tradeloop.state.feast_views import FEATURE_TIME, VECTOR, VECTOR_TAG
+from tradeloop.state.asof_source import Source
 
 if TYPE_CHECKING:
     import polars as pl
 
 
 class AsOfOfflineStoreConfig(FeastConfigBaseModel):  # type: ignore[misc]  # Feast has no types
-    """Feast finds this class by its name; there is nothing to set."""
+    """Feast finds this class by its name. The others are those of ``compute`` in params.yaml."""
 
     type: str = "tradeloop.state.asof.AsOfOfflineStore"
+    backend: Literal["local", "ray"] = "local"
+    workers: int = 2
 
 
 class AsOfJob(RetrievalJob):  # type: ignore[misc]  # Feast has no types
@@ -110,7 +111,7 @@ class AsOfOfflineStore(OfflineStore):  # type: ignore[misc]  # Feast has no type
         def query() -> pa.Table:
             table = pa.Table.from_pandas(entities, preserve_index=False)
             for view in feature_views:
-                for name, column in _join_view(config, view, feature_refs, (table, time), full_feature_names).items():
+                for name, column in _join_view(config, view, feature_refs, (table, time), full_feature_names):
                     if name in table.column_names:
                         raise StoreError(f"{name!r} of {view.name} is there already; ask for full_feature_names")
                     table = table.append_column(name, column)
@@ -142,12 +143,18 @@ class AsOfOfflineStore(OfflineStore):  # type: ignore[misc]  # Feast has no type
         def query() -> pa.Table:
             import polars as pl
 
-            rows = scan(config, data_source, [*join_key_columns, *feature_name_columns, *stamps])
-            rows = rows.filter(
-                pl.col(timestamp_field) >= _aware(start_date), *(pl.col(stamp) <= _aware(end_date) for stamp in stamps)
-            )
-            newest = _collect(rows, data_source).sort(stamps, maintain_order=True)
-            return _to_arrow(newest.unique(join_key_columns, keep="last", maintain_order=True))
+            source = Source.of(data_source, config.repo_path)
+            newest = []
+            for block in source.blocks():
+                rows = source.scan(block.files, [*join_key_columns, *feature_name_columns, *stamps])
+                rows = rows.filter(
+                    pl.col(timestamp_field) >= _aware(start_date),
+                    *(pl.col(stamp) <= _aware(end_date) for stamp in stamps),
+                )
+                found = source.collect(rows).sort(stamps, maintain_order=True)
+                newest.append(found.unique(join_key_columns, keep="last", maintain_order=True))
+            with source.readable():
+                return _to_arrow(pl.concat(newest))
 
         return AsOfJob(query)
 
@@ -168,97 +175,46 @@ class AsOfOfflineStore(OfflineStore):  # type: ignore[misc]  # Feast has no type
         def query() -> pa.Table:
             import polars as pl
 
-            rows = scan(config, data_source, [*join_key_columns, *feature_name_columns, *stamps])
+            source = Source.of(data_source, config.repo_path)
+            files = [file for block in source.blocks() for file in block.files]
+            rows = source.scan(files, [*join_key_columns, *feature_name_columns, *stamps])
             if start_date is not None:
                 rows = rows.filter(pl.col(timestamp_field) >= _aware(start_date))
             if end_date is not None:
                 rows = rows.filter(pl.col(timestamp_field) <= _aware(end_date))
-            return _to_arrow(_collect(rows, data_source))
+            return _to_arrow(source.collect(rows))
 
         return AsOfJob(query)
 
 
-def scan(config: RepoConfig, source: FileSource, columns: Sequence[str]) -> pl.LazyFrame:
-    """Return a lazy frame of `columns`, the source's field mapping and derived columns applied, datetimes in UTC.
-
-    Raises
-    ------
-    StoreError
-        There are no parquet files, or one lacks a column.
-    """
-    import polars as pl
-
-    from tradeloop.state.asof_join import finest_unit, to_utc
-
-    # normpath: the repository's folder, which a relative path starts from, need not be there (it is not in a Bento)
-    path = Path(os.path.normpath(FileSource.get_uri_for_file_path(config.repo_path, source.path)))
-    files = sorted(path.glob("*.parquet")) if path.is_dir() else [path] if path.is_file() else []
-    if not files:
-        raise StoreError(f"{path} holds no parquet files: run the features stage first")
-    frame = pl.scan_parquet(files)
-    schema = _collect(frame.head(0), source).schema
-    derived: dict[str, pl.Expr] = {FEATURE_TIME: to_utc(source.timestamp_field, "us").dt.epoch("us")}
-    if VECTOR_TAG in source.tags:
-        derived[VECTOR] = pl.concat_list(json.loads(source.tags[VECTOR_TAG]))
-    stored_as = {new: old for old, new in source.field_mapping.items()}
-    wanted = []
-    for name in dict.fromkeys(columns):
-        stored = stored_as.get(name, name)
-        if stored in schema:
-            dtype = schema[stored]
-            column = to_utc(stored, finest_unit([dtype])) if dtype.is_temporal() else pl.col(stored)
-        elif name in derived:
-            column = derived[name]
-        else:
-            raise StoreError(f"{path} has no column {stored!r}: it was made under another schema")
-        wanted.append(column.alias(name))
-    return frame.select(wanted)
-
-
 def _join_view(
     config: RepoConfig, view: FeatureView, refs: Sequence[str], entities: tuple[pa.Table, str], full_names: bool
-) -> dict[str, pa.ChunkedArray]:
-    """Return the columns that `view` adds to the entity table (given with the name of its time)."""
+) -> Iterator[tuple[str, pa.ChunkedArray]]:
+    """Yield the columns that `view` adds to the entity table (given with the name of its time)."""
     import polars as pl
 
-    from tradeloop.state.asof_join import asof_join, to_utc
+    from tradeloop.state.asof_blocks import TIME, Join, join_blocks
 
     table, time = entities
-    source = view.batch_source
     names = [ref.split(":")[1] for ref in refs if ref.split(":")[0] == view.projection.name_to_use()]
     renamed = view.projection.join_key_map
     keys = [column.name for column in view.entity_columns]
-    event, created = source.timestamp_field, source.created_timestamp_column or None
-    stamps = [event, created] if created else [event]
-    rows = scan(config, source, [*keys, *stamps, *names])
     wanted = pl.from_arrow(table.select([*(renamed.get(key, key) for key in keys), time]))
     assert isinstance(wanted, pl.DataFrame)
-    wanted.columns = [*keys, "__entity_time"]
-    key_types = rows.collect_schema()
-    wanted = wanted.with_columns(pl.col(key).cast(key_types[key]) for key in keys)
-    times = wanted.select(to_utc("__entity_time", "us")).to_series()
-    first, last = times.min(), times.max()
-    if isinstance(first, datetime) and isinstance(last, datetime):
-        # a microsecond of slack: entity times may be nanoseconds
-        rows = rows.filter(pl.col(event) <= last + timedelta(microseconds=1))
-        if view.ttl:
-            rows = rows.filter(pl.col(event) >= first - view.ttl)
-    rows = rows.filter(pl.col(key).is_in(wanted[key].unique().implode()) for key in keys)
-    joined = asof_join(
-        wanted, _collect(rows, source), keys=keys, time="__entity_time", event=event, created=created, ttl=view.ttl
+    wanted.columns = [*keys, TIME]
+    batch = view.batch_source
+    join = Join(
+        Source.of(batch, config.repo_path),
+        keys=tuple(keys),
+        event=batch.timestamp_field,
+        created=batch.created_timestamp_column or None,
+        ttl=view.ttl,
+        names=tuple(names),
     )
     prefix = f"{view.projection.name_alias or view.name}__" if full_names else ""
-    result = _to_arrow(joined.select(names))
-    return {prefix + name: result.column(name) for name in names}
-
-
-def _collect(frame: pl.LazyFrame, source: FileSource) -> pl.DataFrame:
-    import polars as pl
-
-    try:
-        return frame.collect()
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise StoreError(f"{source.path} is not readable: {' '.join(str(error).split())}") from None
+    with open_backend(Compute(backend=config.offline_store.backend, workers=config.offline_store.workers)) as backend:
+        for name, column in join_blocks(join, wanted, backend):
+            yield prefix + name, _to_arrow(column.to_frame()).column(0)
 
 
 def _to_arrow(frame: pl.DataFrame) -> pa.Table:

@@ -22,7 +22,7 @@ import polars as pl
 
 TimeUnit = Literal["us", "ns"]
 
-_RANK, _ROW, _TIME, _KNOWN = "__rank", "__row", "__time", "__known"
+_RANK, _ROW, _PLACE, _TIME, _KNOWN = "__rank", "__row", "__place", "__time", "__known"
 
 
 def asof_join(
@@ -56,29 +56,57 @@ def asof_join(
         The columns of `rows` but for `keys`, one row an entity row, null where nothing is in force.
     """
     stamps = [event] if created is None else [event, created]
+    found = in_force(entities, rows, keys=keys, time=time, event=event, created=created, ttl=ttl)
+    unit = finest_unit(rows.select(stamps).dtypes)
+    rows = rows.drop(keys).with_columns(to_utc(column, unit) for column in stamps)
+    return rows.select(pl.all().gather(found))
+
+
+def in_force(
+    entities: pl.DataFrame,
+    rows: pl.DataFrame,
+    *,
+    keys: Sequence[str],
+    time: str,
+    event: str,
+    created: str | None,
+    ttl: timedelta | None,
+) -> pl.Series:
+    """Return the positions in `rows` of what `asof_join` joins, null where nothing is in force.
+
+    The features need not be among the columns of `rows`: they may be read afterwards, part by part.
+    """
+    stamps = [event] if created is None else [event, created]
     unit = finest_unit([*rows.select(stamps).dtypes, entities.schema[time]])
-    rows = rows.with_columns(to_utc(column, unit) for column in stamps).drop_nulls([*keys, *stamps])
-    rows = rows.sort(stamps, maintain_order=True)
+    known = rows.select(
+        *keys, *(to_utc(column, unit) for column in stamps), pl.int_range(pl.len(), dtype=pl.UInt32).alias(_PLACE)
+    )
+    known = known.drop_nulls([*keys, *stamps]).sort(stamps, maintain_order=True)
     wanted = entities.select(
         pl.int_range(pl.len(), dtype=pl.UInt32).alias(_ROW),
         to_utc(time, unit).alias(_TIME),
         *(pl.col(key).cast(rows.schema[key]) for key in keys),
     )
-    in_force = _in_force(rows.select(*keys, *stamps), keys, stamps)
     found = (
         wanted.drop_nulls([_TIME, *keys])
         .sort(_TIME)
         # Both sides are sorted by time as a whole (polars cannot check that group by group); of several rows that
         # became known at one moment polars takes the last, which has the highest rank.
-        .join_asof(in_force, left_on=_TIME, right_on=_KNOWN, by=list(keys), strategy="backward", check_sortedness=False)
+        .join_asof(
+            _in_force(known, keys, stamps),
+            left_on=_TIME,
+            right_on=_KNOWN,
+            by=list(keys),
+            strategy="backward",
+            check_sortedness=False,
+        )
     )
     if ttl:
-        fresh = rows[event].gather(found[_RANK]) + ttl >= found[_TIME]
+        fresh = known[event].gather(found[_RANK]) + ttl >= found[_TIME]
         found = found.filter(fresh.fill_null(False))
     found = found.drop_nulls(_RANK)
     positions = pl.select(pl.repeat(None, entities.height, dtype=pl.UInt32)).to_series()
-    positions = positions.scatter(found[_ROW], found[_RANK])
-    return rows.drop(keys).select(pl.all().gather(positions))
+    return positions.scatter(found[_ROW], known[_PLACE].gather(found[_RANK]))
 
 
 def _in_force(rows: pl.DataFrame, keys: Sequence[str], stamps: Sequence[str]) -> pl.DataFrame:

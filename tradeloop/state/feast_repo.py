@@ -51,7 +51,11 @@ def feast_config(layout: Layout, params: Params) -> RepoConfig:
             "registry_store_type": "tradeloop.state.feast_registry.AtomicFileRegistryStore",
             "path": str(home / "registry.db"),
         },
-        offline_store={"type": "tradeloop.state.asof.AsOfOfflineStore"},
+        offline_store={
+            "type": "tradeloop.state.asof.AsOfOfflineStore",
+            "backend": params.compute.backend,
+            "workers": params.compute.workers,
+        },
         online_store=online,
         entity_key_serialization_version=3,
         repo_path=layout.root / "feature_repo",

@@ -21,6 +21,8 @@ FEATURE_TIME = "feature_time"
 the row is, and its SQLite store keeps event times in whole seconds, read through the process's time zone."""
 VECTOR_TAG = "vector_of"
 """Tag of a source: the columns, in order, that make its `VECTOR`."""
+FOLDER_TAG = "folder_of"
+"""Tag of a source: the join key whose value names the folder that its rows lie in, so that symbols are read apart."""
 SOURCE = "../data/features"
 """Where the feature rows lie, from the feature repository's folder."""
 
@@ -60,7 +62,11 @@ def _view(
     from feast.types import Int64, String
 
     source = FileSource(
-        name=f"{name}_rows", path=SOURCE, timestamp_field="timestamp", created_timestamp_column="created", tags=tags
+        name=f"{name}_rows",
+        path=SOURCE,
+        timestamp_field="timestamp",
+        created_timestamp_column="created",
+        tags={FOLDER_TAG: ENTITY, **tags},
     )
     return FeatureView(
         name=name,

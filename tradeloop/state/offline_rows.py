@@ -6,7 +6,7 @@ The rule is that of `asof_join`, symbol by symbol and without TTL; a server need
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from tradeloop import partitions
 from tradeloop.bars import Times
 from tradeloop.errors import StoreError
 from tradeloop.layout import Layout
@@ -21,12 +22,12 @@ from tradeloop.schema import Schema
 from tradeloop.state.feature_rows import OnlineRows
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_CACHED_SYMBOLS = 512
+_CACHED_FILES = 512
 
 
 @dataclass(frozen=True)
 class Timeline:
-    """The rows of one symbol in order of (event time, created time), and when each came to be the one in force.
+    """The rows of one file in order of (event time, created time), and when each came to be the one in force.
 
     Attributes
     ----------
@@ -56,11 +57,11 @@ class OfflineRows:
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
-        self._read = functools.lru_cache(maxsize=_CACHED_SYMBOLS)(_read_version)
+        self._read = functools.lru_cache(maxsize=_CACHED_FILES)(_read_version)
         self._list = functools.lru_cache(maxsize=1)(_list_version)
 
     def symbols(self, schema: Schema) -> list[str]:
-        """Return the symbols that have a file, sorted.
+        """Return the symbols that have files, sorted.
 
         Raises
         ------
@@ -83,9 +84,12 @@ class OfflineRows:
         """Return the newest row of each of `symbols` (which have files), with its time even if it is all NaN."""
         rows = OnlineRows.empty(len(symbols), len(schema))
         for at, symbol in enumerate(symbols):
-            timeline = read_timeline(self._path(symbol), schema.names)
-            if len(timeline.event):
-                rows.vectors[at], rows.feature_time[at] = timeline.vectors[-1], timeline.event[-1]
+            # A file holds the event times of its period alone, so the newest row is in the last one that has any.
+            for path in reversed(partitions.files(self._layout.features, symbol)):
+                timeline = read_timeline(path, schema.names)
+                if len(timeline.event):
+                    rows.vectors[at], rows.feature_time[at] = timeline.vectors[-1], timeline.event[-1]
+                    break
         return rows
 
     def as_of(self, symbols: Sequence[str], schema: Schema, moment: datetime) -> OnlineRows:
@@ -97,10 +101,21 @@ class OfflineRows:
         for at, symbol in enumerate(symbols):
             if symbol not in known:
                 continue
-            timeline = self._timeline(self._path(symbol), schema.names)
-            if (row := timeline.at(time)) is not None:
+            paths = partitions.until(partitions.files(self._layout.features, symbol), time)
+            if found := self._in_force(reversed(paths), schema.names, time):
+                timeline, row = found
                 rows.vectors[at], rows.feature_time[at] = timeline.vectors[row], timeline.event[row]
         return OnlineRows.of(rows.vectors, rows.feature_time)
+
+    def _in_force(
+        self, newest_first: Iterable[Path], names: tuple[str, ...], moment: np.datetime64
+    ) -> tuple[Timeline, int] | None:
+        """Return the row in force at a moment: that of the newest period that has one known by then."""
+        for path in newest_first:
+            timeline = self._timeline(path, names)
+            if (row := timeline.at(moment)) is not None:
+                return timeline, row
+        return None
 
     def _timeline(self, path: Path, names: tuple[str, ...]) -> Timeline:
         try:
@@ -109,14 +124,11 @@ class OfflineRows:
             raise StoreError(f"{path} is being replaced") from None
         return self._read(path, names, version.st_mtime_ns, version.st_size)
 
-    def _path(self, symbol: str) -> Path:
-        return self._layout.features / f"{symbol}.parquet"
-
 
 def _list_version(folder: Path, declared: Path, *version: int) -> tuple[tuple[str, ...], str]:
-    """Return the symbols that have a file, sorted, and the hash of the schema that they were made under."""
+    """Return the symbols that have files, sorted, and the hash of the schema that they were made under."""
     del version
-    return tuple(sorted(path.stem for path in folder.glob("*.parquet"))), Schema.load(declared).hash
+    return tuple(partitions.symbols(folder)), Schema.load(declared).hash
 
 
 def _read_version(path: Path, names: tuple[str, ...], *version: int) -> Timeline:
@@ -126,7 +138,7 @@ def _read_version(path: Path, names: tuple[str, ...], *version: int) -> Timeline
 
 
 def read_timeline(path: Path, names: tuple[str, ...]) -> Timeline:
-    """Read the feature rows of one symbol.
+    """Read the feature rows of one file.
 
     Raises
     ------
