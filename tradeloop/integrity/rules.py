@@ -125,13 +125,13 @@ def restatements(before: pd.DataFrame, after: pd.DataFrame) -> list[tuple[np.dat
 def partial_bar(series: Series) -> Hits:
     """Find bars that were read before they had closed.
 
-    1. A quote among the bars: its time lies off the grid and within an interval of the bar before. That bar was still
-       open when the quote was made, so both are partial.
+    1. A quote among the bars: its time lies off the grid and within an interval of the bar before, and no bar follows
+       it by just an interval. The bar before was still open when the quote was made, so both are partial.
     2. A last bar without volume or movement, where such bars are rare.
     """
     step = np.diff(series.times)
     quote = np.append(False, (step > np.timedelta64(0)) & (step < np.timedelta64(series.interval)))
-    quote &= ~series.on_grid
+    quote &= ~series.on_grid & np.append(step != np.timedelta64(series.interval), True)
     if quote.mean() > ODD_SHARE:  # a series that is off the grid throughout is not one of quotes
         quote[:] = False
     still = (series.prices == series.prices[3]).all(axis=0) & (series.volume == 0)

@@ -14,46 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
+from tests.raw_bars import FILE, HOUR, PARAMS, START, counts, look, real, scale, series
 from tradeloop.bars import COLUMNS, PRICES, from_times, to_times, validate_bars
 from tradeloop.calendars import expected_closes
-from tradeloop.config import Check, load_params, parse_interval
+from tradeloop.config import Check
 from tradeloop.errors import DataError
-from tradeloop.integrity import RULES, Report, admit, check_context, inspect, print_table
+from tradeloop.integrity import RULES, admit, check_context, print_table
 from tradeloop.sources import open_source
-
-PARAMS = load_params(Path(__file__).parents[1] / "params.yaml")
-HOUR = np.timedelta64(1, "h")
-START = np.datetime64("2024-01-01T01", "us")
-FILE = "data/raw/bars/X.parquet"
-
-
-def series(n: int = 400, seed: int = 0) -> pd.DataFrame:
-    """Return hourly bars of a random walk that break no rule."""
-    draw = np.random.default_rng(seed)
-    close = 100 * np.exp(np.cumsum(draw.normal(0, 0.002, n)))
-    open_ = np.append(100.0, close[:-1])
-    high, low = np.maximum(open_, close) * 1.001, np.minimum(open_, close) * 0.999
-    values = {"open": open_, "high": high, "low": low, "close": close, "volume": draw.uniform(1, 9, n)}
-    return pd.DataFrame({"timestamp": from_times(START + np.arange(n) * HOUR), **values})
-
-
-def look(frame: pd.DataFrame, *, calendar: str = "24/7", hours: float = 1, **check: Any) -> Report:
-    return inspect("X", frame, calendar=calendar, interval=timedelta(hours=hours), config=Check(**check))
-
-
-def counts(report: Report) -> dict[str, int]:
-    return {rule: report.count(rule) for rule in report.hits}
-
-
-def scale(frame: pd.DataFrame, rows: slice, factor: float) -> None:
-    frame.loc[rows, list(PRICES)] *= factor
-
-
-def real(market: str, symbol: str, **check: Any) -> Report:
-    declared = PARAMS.markets[market]
-    frame = open_source(declared, root=Path(), seed=0).read(symbol)
-    config = PARAMS.check.model_copy(update=check)
-    return inspect(symbol, frame, calendar=declared.calendar, interval=parse_interval(declared.interval), config=config)
 
 
 def test_a_good_series_scores_100_and_is_left_as_it_is() -> None:
@@ -111,10 +78,11 @@ def test_duplicates_are_dropped_and_the_last_copy_stays() -> None:
     early = frame.iloc[[20]].assign(volume=0.5)
     frame = pd.concat([frame[:20], early, frame[20:31], frame.iloc[[30]], frame[31:]], ignore_index=True)
     report = look(frame)
-    assert counts(report) == {"duplicate": 2}
-    texts = [finding.text for finding in report.findings("duplicate")]
-    assert texts[0].startswith("another copy follows (") and "volume=0.5" in texts[0]
-    assert texts[1] == "an identical copy follows"
+    assert counts(report) == {"duplicate": 2, "restated": 1}
+    assert [f.text for f in report.findings("duplicate")] == ["another copy follows", "an identical copy follows"]
+    restated = report.findings("restated")
+    assert [f.time for f in restated] == ["2024-01-01T21:00:00Z"]
+    assert re.search(r"volume=0\.5\) became \(", restated[0].text)
     pd.testing.assert_frame_equal(admit(report, Check(), file=FILE), series())
 
 
@@ -155,7 +123,10 @@ def test_a_series_off_the_grid_throughout_is_no_series_of_quotes() -> None:
     frame["timestamp"] += pd.Timedelta(minutes=20)
     report = look(frame)
     assert counts(report)["off_grid"] == len(frame) and "partial_bar" not in report.hits
-    assert report.score == 70 - counts(report)["gap"] * 100 / (len(frame) + counts(report)["gap"]) or report.score < 70
+    assert report.score == 100 - 30 - 100 * 399 / 799
+    # The whole series is one drift of constant size: steps are regular, and nothing is counted twice.
+    assert [f.text for f in report.findings("drift")] == ["400 bars close beside the grid, by +1200 s to +1200 s"]
+    assert "irregular" not in report.hits
 
 
 def test_gaps_are_counted_by_the_calendar() -> None:
@@ -276,7 +247,14 @@ def test_every_declared_market_passes_with_the_default_rules(market: str, symbol
 
 def test_what_is_wrong_with_the_bitcoin_series_is_found() -> None:
     report = real("btc_15m", "BTCUSD")
-    assert counts(report) == {"duplicate": 32, "partial_bar": 6, "gap": 244, "jump": 5, "zero_volume": 2084}
+    assert counts(report) == {
+        "duplicate": 32,
+        "partial_bar": 6,
+        "restated": 11,
+        "gap": 244,
+        "jump": 5,
+        "zero_volume": 2084,
+    }
     differing = [f for f in report.findings("duplicate") if f.text.startswith("another")]
     assert len(differing) == 11
     longest = int(report.hits["gap"].bars.argmax())
@@ -306,6 +284,41 @@ def test_an_unadjusted_split_of_a_real_series_is_found() -> None:
     assert [f.time for f in report.findings("split")] == ["2005-02-28T21:00:00Z"]
 
 
+def test_a_jump_that_is_taken_back_says_so() -> None:
+    frame = series()
+    scale(frame, slice(100, 100), 1.2)
+    texts = [f.text for f in look(frame).findings("jump")]
+    assert len(texts) == 2 and re.search(r"^log return \+0\.18.*, \d+% taken back by the next bar$", texts[0])
+    assert "taken back" not in texts[1]
+
+
+def test_a_clock_that_drifts_is_told_from_single_bars_off_the_grid() -> None:
+    frame = series()
+    frame.loc[100:149, "timestamp"] += pd.to_timedelta(np.arange(1, 51), unit="s")
+    frame.loc[200:203, "timestamp"] += pd.Timedelta(seconds=9)
+    frame.loc[300:305, "timestamp"] -= pd.Timedelta(minutes=2)
+    report = look(frame, drop=["duplicate"])
+    assert counts(report)["off_grid"] == 50 + 4 + 6
+    assert [(f.time, f.text) for f in report.findings("drift")] == [
+        ("2024-01-05T05:00:01Z", "50 bars close beside the grid, by +1 s to +50 s"),
+        ("2024-01-13T12:58:00Z", "6 bars close beside the grid, by -120 s to -120 s"),
+    ]
+    # Each step of the growing drift and its end, and both ends of the two shifts.
+    assert counts(report)["irregular"] == 50 + 1 + 2 + 2
+    assert report.findings("irregular", 1)[0].text == "3601 s after the bar before"
+    assert report.score == pytest.approx(100 - 100 * 60 / 460 - 100 * 60 / 460)  # off the grid, and missing on it
+
+
+def test_off_hours_are_no_drift_of_an_exchange() -> None:
+    first, last = np.datetime64("2024-03-01", "us"), np.datetime64("2024-06-01", "us")
+    times = expected_closes("XNYS", timedelta(hours=1), first, last)
+    frame = series(len(times)).assign(timestamp=from_times(times))
+    shifted = frame.assign(timestamp=frame["timestamp"] + pd.Timedelta(seconds=30))
+    assert [look(f, calendar="XNYS").count("drift") for f in (frame, shifted)] == [0, len(times)]
+    late = frame.assign(timestamp=frame["timestamp"] + pd.Timedelta(hours=9))
+    assert look(late, calendar="XNYS").count("drift") == 0 and look(late, calendar="XNYS").count("off_grid") > 300
+
+
 def test_the_crash_of_a_real_stock_is_a_jump_and_no_split() -> None:
     """Apple lost 52% on 2000-09-29, close to the ratio of a 2:1 split."""
     report = real("us_daily", "AAPL")
@@ -324,7 +337,7 @@ def test_summaries_are_json_and_the_same_each_time() -> None:
     first, second = (json.dumps(real("btc_15m", "BTCUSD").summary(), allow_nan=False) for _ in range(2))
     assert first == second
     summary = json.loads(first)
-    assert summary["bars"] == 8684 and summary["rows"] == 8721 and summary["score"] == 90.76
+    assert summary["bars"] == 8684 and summary["rows"] == 8721 and summary["score"] == 90.64
     assert summary["first"] == "2021-09-27T14:00:00Z" and summary["last"] == "2021-12-29T13:45:00Z"
     assert all(len(examples) <= 3 for examples in summary["examples"].values())
 
@@ -332,7 +345,7 @@ def test_summaries_are_json_and_the_same_each_time() -> None:
 def test_people_get_a_table() -> None:
     out = StringIO()
     print_table([real("btc_15m", "BTCUSD"), look(series())], console=Console(file=out, width=140))
-    assert re.search(r"BTCUSD.*90\.8.*8684.*duplicate 32, partial_bar 6", out.getvalue())
+    assert re.search(r"BTCUSD.*90\.6.*8684.*duplicate 32, partial_bar 6", out.getvalue())
     assert re.search(r"X.*100\.0.*400.*nothing found", out.getvalue())
 
 
