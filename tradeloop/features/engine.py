@@ -154,24 +154,24 @@ def compute(bars: Bars, schema: Schema) -> Row:
     -------
     ndarray, float32, (n, len(schema))
         Row i is known at the close of bar i. NaN in a column's first ``lookback - 1`` rows, and in a context column
-        where the series is not known; never infinite.
+        where the series is not known; never infinite. Columns lie contiguous in memory.
 
     Raises
     ------
     SchemaMismatch
         The schema was made by other definitions than these, or names a feature or context that is not here.
     """
-    rows = np.full((len(bars), len(schema)), np.nan, dtype=np.float32)
+    columns = np.full((len(schema), len(bars)), np.nan, dtype=np.float32)
     for group in groups(schema, tuple(bars.context)):
         values = group[0][1].kernel(bars)
         for position, spec in group:
             start = spec.lookback - 1
-            rows[start:, position] = spec.pick(values)[start:]
-    return rows
+            columns[position, start:] = spec.pick(values)[start:]
+    return columns.T
 
 
 def compute_tail(bars: Bars, schema: Schema) -> Row:
-    """Return the feature row of the newest bar, from the last `schema_lookback` bars at least; older ones are not read.
+    """Return the feature row of the newest bar, from the last `schema_lookback` bars at least; older ones do not matter.
 
     Equal to the last row of `compute` on the whole history: see `tradeloop.features.contract`. A column whose lookback
     is longer than `bars` is NaN. Returns float32, (len(schema),); errors as `compute`.
@@ -179,12 +179,24 @@ def compute_tail(bars: Bars, schema: Schema) -> Row:
     row = np.full(len(schema), np.nan, dtype=np.float32)
     tails: dict[int, Bars] = {}
     for group in groups(schema, tuple(bars.context)):
-        lookback = group[0][1].lookback
-        if lookback > len(bars):
+        first = group[0][1]
+        if first.lookback > len(bars):
             continue
-        if lookback not in tails:
-            tails[lookback] = bars[-lookback:]
-        values = group[0][1].kernel(tails[lookback])
+        size = _tail(first.lookback)
+        tail = tails.get(size)
+        if tail is None:
+            tail = tails[size] = bars[-size:]
+        values = first.kernel(tail)
         for position, spec in group:
             row[position] = spec.pick(values)[-1]
     return row
+
+
+@lru_cache(maxsize=1024)
+def _tail(lookback: int) -> int:
+    """Return how many bars a kernel is given for the newest row: at least its lookback.
+
+    More bars change nothing, and kernels that are given the same ones share what `Bars.memo` keeps. Up to 64 bars cost
+    next to nothing beyond the call itself.
+    """
+    return 2 if lookback <= 2 else max(64, 1 << (lookback - 1).bit_length())
