@@ -11,9 +11,13 @@ BINS = 10
 
 
 def bins(values: NDArray[np.floating]) -> NDArray[np.int64]:
-    """Return the bin, from 0, of each of n values: at most `BINS`, of equal count, but equal values share one."""
+    """Return the bin, from 0, of each of n values: `BINS` of equal count; a value that is an edge has one of its own.
+
+    Equal values share a bin.
+    """
     edges = np.unique(np.quantile(values, np.arange(1, BINS) / BINS))
-    _, found = np.unique(np.searchsorted(edges, values, side="left"), return_inverse=True)
+    place = np.searchsorted(edges, values, side="left") + np.searchsorted(edges, values, side="right")
+    _, found = np.unique(place, return_inverse=True)
     return np.asarray(found, dtype=np.int64)
 
 
