@@ -171,7 +171,7 @@ def compute(bars: Bars, schema: Schema) -> Row:
 
 
 def compute_tail(bars: Bars, schema: Schema) -> Row:
-    """Return the feature row of the newest bar, from the last `schema_lookback` bars at least; older ones do not matter.
+    """Return the feature row of the newest bar, from the last `schema_lookback` bars; older ones do not matter.
 
     Equal to the last row of `compute` on the whole history: see `tradeloop.features.contract`. A column whose lookback
     is longer than `bars` is NaN. Returns float32, (len(schema),); errors as `compute`.
