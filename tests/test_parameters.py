@@ -22,9 +22,11 @@ ELSEWHERE |= {"gate.champion_tolerance", "gate.min_common_rows"}
 LOOP = (
     *("outcomes", "performance", "degradation", "drift", "loop", "triggers", "retrain", "rollout", "adapt"),
     *("feedback", "paper", "simulate", "train.keep"),
+    "stream",  # tests/stream
 )
-# Belong to sources that the default market does not have; tests/sources holds them.
-OTHER_SOURCES = ("markets.files", "markets.synthetic", "markets.calendar", "markets.interval", "markets.source")
+# Belong to sources and inputs that the default market does not have; tests/sources and tests/inputs hold them.
+OTHER_SOURCES = ("markets.files", "markets.synthetic", "markets.calendar", "markets.interval", "markets.source",
+                 "markets.inputs")  # fmt: skip
 
 
 def _blocks(model: type[BaseModel], prefix: str) -> dict[str, str]:

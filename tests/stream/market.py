@@ -34,7 +34,8 @@ def real() -> tuple[dict[str, pd.DataFrame], pd.DataFrame]:
     source = open_source(load_params(ROOT / "params.yaml").markets["us_daily"], root=ROOT, seed=1)
     bars = {symbol: source.read(symbol).tail(ROWS).reset_index(drop=True) for symbol in SYMBOLS}
     context = source.read_context(SERIES)
-    return bars, context[context["timestamp"] >= bars[SYMBOLS[0]]["timestamp"][0]].reset_index(drop=True)
+    times = bars[SYMBOLS[0]]["timestamp"]
+    return bars, context[context["timestamp"].between(times.iloc[0], times.iloc[-1])].reset_index(drop=True)
 
 
 def line(symbol: str, row: Any, **changes: Any) -> dict[str, Any]:
@@ -112,24 +113,28 @@ class Market:
         np.testing.assert_array_equal(known, known_close(times, context))
 
 
-def make_market(root: Path, *, redis_url: str | None = None, **stream: Any) -> Market:
-    """Write the files without the newest bars."""
+def params_of(*, redis_url: str | None = None, **stream: Any) -> Params:
+    """Return the market's parameters; `stream` changes the block of that name."""
     params = load_params(ROOT / "params.yaml")
     files = FileMarket(path="bars", context_path="bars")
     changes = {"source": "files", "symbols": list(SYMBOLS), "context": [SERIES], "files": files, "clock": "live"}
     mine = params.markets["us_daily"].model_copy(update=changes)
     features = params.features.model_copy(update={"families": ["price_action", "context"]})
     online = {"online_store": "redis", "redis_url": redis_url} if redis_url else {"online_store": "sqlite"}
-    serving = params.serving.model_copy(update=online)
-    stream_block = params.stream.model_copy(update=stream)
-    update = {"market": "mine", "markets": {"mine": mine}, "features": features, "serving": serving}
+    update = {"market": "mine", "markets": {"mine": mine}, "features": features}
+    update |= {"serving": params.serving.model_copy(update=online), "stream": params.stream.model_copy(update=stream)}
+    return params.model_copy(update=update)
+
+
+def make_market(root: Path, **changes: Any) -> Market:
+    """Write the files without the newest bars; `changes` as for `params_of`."""
     bars, context = real()
-    (root / "bars").mkdir(parents=True, exist_ok=True)
+    (root / "bars").mkdir(parents=True)
     start = bars[SYMBOLS[0]]["timestamp"].iloc[-HELD_BACK]
     for symbol, frame in bars.items():
         frame.iloc[:-HELD_BACK].to_parquet(root / "bars" / f"{symbol}.parquet")
     context[context["known_at"] < start].to_parquet(root / "bars" / f"{SERIES}.parquet")
-    return Market(Layout(root), params.model_copy(update=update | {"stream": stream_block}))
+    return Market(Layout(root), params_of(**changes))
 
 
 def messages(content: Iterable[Any], origin: str = "test") -> list[Message]:

@@ -9,7 +9,7 @@ import sys
 
 import typer
 
-from tradeloop.cli import inspect, loop, ml, models, paper, serving, simulate, versions
+from tradeloop.cli import inspect, integrity, loop, ml, models, paper, serving, simulate, stream, versions
 from tradeloop.errors import TradeloopError
 
 app = typer.Typer(
@@ -20,12 +20,12 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 for command in (
-    *(inspect.status, inspect.gate, inspect.features, inspect.version),
+    *(inspect.status, integrity.check, inspect.gate, inspect.features, inspect.version),
     *(models.models, models.events, models.served, models.promote, models.rollback, models.stage, models.unstage),
     *(models.demote, models.quarantine, models.archive, versions.compare, versions.cleanup, versions.export),
     *(ml.performance, ml.experiments, ml.retrain, ml.jobs, ml.decisions),
     *(serving.serve, serving.predict, serving.replay, serving.publish, loop.loop),
-    *(simulate.simulate, paper.paper),
+    *(simulate.simulate, paper.paper, stream.stream),
 ):
     app.command()(command)
 app.command("import")(versions.bring_in)  # a word that Python keeps to itself

@@ -105,9 +105,13 @@ class RedisOrigin(Origin):
 
     def _open(self) -> None:
         import redis
+        from redis.backoff import NoBackoff
+        from redis.retry import Retry
 
         if self._client is None:
-            self._client = redis.Redis.from_url(self._url, decode_responses=True, socket_timeout=10)
+            # Not tried again behind our back: what a lost answer held is asked for as pending, or it would come last.
+            retry = Retry(NoBackoff(), 0)
+            self._client = redis.Redis.from_url(self._url, decode_responses=True, socket_timeout=10, retry=retry)
         if self._group is not None:
             try:
                 self._client.xgroup_create(self._stream, self._group, id="0", mkstream=True)
