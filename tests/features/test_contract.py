@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
+from datetime import timedelta
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -13,47 +16,75 @@ from hypothesis import strategies as st
 
 from tests.features.conftest import SERIES, made_bars, made_inputs, market_bars, market_params
 from tradeloop.bars import Bars
-from tradeloop.features import FeatureSpec, registered, specs_for
+from tradeloop.features import FeatureSpec, registered
 from tradeloop.features.contract import Function, violations
+from tradeloop.features.engine import registered_for
 
 MARKETS = (("us_daily", "AAPL"), ("us_daily", "GOOG"), ("eurusd_hourly", "EURUSD"), ("btc_15m", "BTCUSD"))
+HOUR = timedelta(hours=1)
 
 
-def real_cases() -> list[tuple[str, str, FeatureSpec]]:
-    return [(market, symbol, spec) for market, symbol in MARKETS for spec in specs_for(market_params(market))]
+def kernels(specs: Iterable[FeatureSpec]) -> list[list[FeatureSpec]]:
+    """Return the features by the function that gives them: what is computed once is checked once."""
+    found: dict[int, list[FeatureSpec]] = {}
+    for spec in specs:
+        found.setdefault(id(spec.kernel), []).append(spec)
+    return list(found.values())
 
 
-@pytest.mark.parametrize(("market", "symbol", "spec"), real_cases(), ids=lambda x: getattr(x, "name", x))
-def test_holds_on_real_bars(market: str, symbol: str, spec: FeatureSpec) -> None:
-    bars = market_bars(market, symbol)[-2000:]
-    assert violations(spec.function, bars, spec.lookback, recursive=spec.recursive) == []
+def rows_of(specs: list[FeatureSpec], bars: Bars) -> np.ndarray:
+    values = specs[0].kernel(bars)
+    return np.column_stack([spec.pick(values) for spec in specs])
+
+
+def breaches(specs: list[FeatureSpec], bars: Bars) -> list[str]:
+    first = specs[0]
+    return violations(
+        partial(rows_of, specs), bars, first.lookback, recursive=first.recursive, scale_free=first.scale_free
+    )
+
+
+def real_cases() -> list[tuple[str, str, list[FeatureSpec]]]:
+    return [
+        (market, symbol, specs)
+        for market, symbol in MARKETS
+        for specs in kernels(registered_for(market_params(market)))
+    ]
+
+
+@pytest.mark.parametrize(
+    ("market", "symbol", "specs"), real_cases(), ids=lambda x: x[0].name if isinstance(x, list) else x
+)
+def test_holds_on_real_bars(market: str, symbol: str, specs: list[FeatureSpec]) -> None:
+    assert breaches(specs, market_bars(market, symbol)[-2000:]) == []
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(bars=made_bars())
 def test_holds_on_made_bars(bars: Bars) -> None:
-    for spec in registered(context=SERIES):
-        assert violations(spec.function, bars, spec.lookback, recursive=spec.recursive) == [], spec.name
+    for specs in kernels(registered(context=SERIES, interval=HOUR)):
+        assert breaches(specs, bars) == [], specs[0].name
 
 
 def test_returns_that_differ_by_next_to_nothing_are_flat() -> None:
     """A price that rises by one tick a bar: the returns' differences are mostly rounding, which scaling changes."""
-    close = 1.097041 + 0.000011 * np.arange(300)
-    times = np.datetime64("2020-01-01", "us") + np.arange(300) * np.timedelta64(1, "h")
-    volume = np.random.default_rng(5).lognormal(8, 1, 300)
+    close = 1.097041 + 0.000011 * np.arange(400)
+    times = np.datetime64("2020-01-01", "us") + np.arange(400) * np.timedelta64(1, "h")
+    volume = np.random.default_rng(5).lognormal(8, 1, 400)
     bars = Bars("TICKS", times, close, close, close, close, volume, {"SP500": close[::-1].copy()})
     bars = replace(bars, inputs=made_inputs(bars, np.random.default_rng(6)))
-    for spec in registered(context=["SP500"]):
-        assert violations(spec.function, bars, spec.lookback) == [], spec.name
+    for specs in kernels(registered(context=["SP500"], interval=HOUR)):
+        assert breaches(specs, bars) == [], specs[0].name
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(bars=made_bars(), at=st.floats(0, 1))
 def test_a_finite_window_is_the_same_to_the_last_bit(bars: Bars, at: float) -> None:
-    for spec in registered(context=SERIES):
-        row = spec.lookback - 1 + round(at * (len(bars) - spec.lookback))
-        tail, full = spec.function(bars[row - spec.lookback + 1 : row + 1])[-1], spec.function(bars)[row]
-        assert spec.recursive or np.array_equal(tail, full, equal_nan=True), f"{spec.name}: {tail} is not {full}"
+    for specs in kernels(registered(context=SERIES, interval=HOUR)):
+        lookback = specs[0].lookback
+        row = lookback - 1 + round(at * (len(bars) - lookback))
+        tail, full = rows_of(specs, bars[row - lookback + 1 : row + 1])[-1], rows_of(specs, bars)[row]
+        assert specs[0].recursive or np.array_equal(tail, full, equal_nan=True), f"{specs[0].name}: {tail} not {full}"
 
 
 def _series(values: np.ndarray) -> pd.Series:

@@ -74,7 +74,7 @@ def relative_strength(bars: Bars, series: str, window: int) -> Floats:
 
 @compiled
 def _steepness(r: Floats, x: Floats, side: float) -> float:
-    """Return the slope of r on x over the bars on which x has the sign `side` (all: 0), within ±10; 0 where x is flat."""
+    """Return the slope of r on x over bars whose x has the sign `side` (0: all), within ±10; 0 where x is flat."""
     count, mean_r, mean_x = 0, 0.0, 0.0
     for i in range(len(x)):
         if side * x[i] > STILL or side == 0:

@@ -21,6 +21,12 @@ ROUNDS = 25
 LEAST = 0.01
 """Added to each sum of squares: the prior that keeps a state from collapsing on one value."""
 
+NEVER = 1e-12
+"""Least probability of a transition, and"""
+
+UNLIKELY = 1e-100
+"""least density of a state as a share of the likeliest one's: nothing observed is impossible in all states at once."""
+
 
 class Model(NamedTuple):
     """Parameters: `start` (k,), `transition` (k, k) from row to column, `means` and `variances` (k, d)."""
@@ -68,7 +74,7 @@ def _densities(observations: Floats, means: Floats, variances: Floats) -> Floats
             result[t, k] = log
             highest = max(highest, log)
         for k in range(states):
-            result[t, k] = np.exp(result[t, k] - highest)
+            result[t, k] = max(np.exp(result[t, k] - highest), UNLIKELY)
     return result
 
 
@@ -95,7 +101,7 @@ def _forward(densities: Floats, start: Floats, transition: Floats) -> tuple[Floa
 
 @compiled
 def _round(observations: Floats, start: Floats, transition: Floats, means: Floats, variances: Floats) -> None:
-    """Improve the parameters, in place, by one round: expected occupancies by forward and backward, then their means."""
+    """Improve the parameters in place by one round: expected occupancies, forward and backward, then their means."""
     size, states = len(observations), len(means)
     densities = _densities(observations, means, variances)
     forward, sums = _forward(densities, start, transition)
@@ -119,7 +125,7 @@ def _round(observations: Floats, start: Floats, transition: Floats, means: Float
         for j in range(states):
             left += moves[k, j]
         for j in range(states):
-            transition[k, j] = moves[k, j] / left if left > 0 else transition[k, j]
+            transition[k, j] = max(moves[k, j] / left, NEVER) if left > 0 else transition[k, j]
         for d in range(observations.shape[1] if weight > 0 else 0):
             total, squares = 0.0, LEAST
             for t in range(size):

@@ -80,7 +80,14 @@ def _changes(high: Floats, low: Floats, close: Floats, first: int, last: int) ->
 
 @compiled
 def _columns(
-    own: Integers, closed: Integers, high: Floats, low: Floats, close: Floats, volume: Floats, base: Floats, lookback: int
+    own: Integers,
+    closed: Integers,
+    high: Floats,
+    low: Floats,
+    close: Floats,
+    volume: Floats,
+    base: Floats,
+    lookback: int,
 ) -> Floats:
     """Return the columns as rows; bars before the last of the first `lookback` are warm-up."""
     result = np.full((8, len(base)), np.nan)

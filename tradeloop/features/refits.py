@@ -1,15 +1,16 @@
 """When a fitted model is fitted anew: at boundaries in time that a bar's own past decides.
 
-A feature that fits parameters must give the same value from the last `lookback` bars as from the whole history, so what
-it fits on may depend neither on where the history begins nor on what came later. The rule: of the last `REACH` bars, the
-*boundary* is the one at which the coarsest stretch of UTC time begins, stretches being 2^k microseconds long, counted
-from 1970; the fit sees the `HISTORY` bars before the boundary, and the filter runs on from there. Between two bars the
-coarsest such beginning is the highest bit in which their times differ; no other bar of the reach has it too, so that the
-boundary is unique, moves forward only, and stays for `REACH` bars or until a coarser one comes: 66 bars on average.
+A feature that fits parameters must give the same value from the last `lookback` bars as from the whole history, so
+what it fits on may depend neither on where the history begins nor on what came later. The rule: of the last `REACH`
+bars, the *boundary* is the one at which the coarsest stretch of UTC time begins, stretches being 2^k microseconds long,
+counted from 1970; the fit sees the `HISTORY` bars before the boundary, and the filter runs on from there. Between two
+bars the coarsest such beginning is the highest bit in which their times differ; no other bar of the reach has it too,
+so the boundary is unique, moves forward only, and stays for `REACH` bars or until a coarser one comes.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -24,7 +25,7 @@ HISTORY = 250
 REACH = 96
 """Bars that parameters last, at most."""
 
-LOOKBACK = HISTORY + REACH
+LOOKBACK = HISTORY + REACH + 1
 """Bars that decide a value: the oldest change of the history needs the bar before it."""
 
 STEADY = 2e-5
@@ -72,7 +73,7 @@ def root_mean_square(values: Floats) -> float:
     total = 0.0
     for value in values:
         total += value * value
-    return np.sqrt(total / len(values))
+    return math.sqrt(total / len(values))
 
 
 def rounded(values: Floats) -> Floats:

@@ -159,7 +159,7 @@ def _read(now: Floats, transition: Floats, means: Floats, first: int) -> Floats:
 
 @feature(lookback=LOOKBACK, columns=("hmm_calm", "hmm_turbulent", "hmm_switch", "hmm_drift"))
 def hidden_regime(bars: Bars) -> tuple[Floats, ...]:
-    """Filtered probabilities of a 3-state Gaussian hidden Markov model on log returns and log ranges.
+    """Probabilities, filtered, of a 3-state Gaussian hidden Markov model on log returns and log ranges.
 
     Fitted on the 250 bars before the boundary, states by the variance of returns: hmm_calm, hmm_turbulent: P(lowest),
     P(highest | bars so far); hmm_switch: P(another state at the next bar); hmm_drift: expected return of the next bar,
@@ -174,6 +174,5 @@ def hidden_regime(bars: Bars) -> tuple[Floats, ...]:
             columns[:, first:stop] = [[1 / STATES], [1 / STATES], [0.0], [0.0]]
             continue
         model = _model(rounded(observations[:HISTORY]).tobytes())
-        now = filtered(observations, model)[first - begin :]
         columns[:, first:stop] = _read(filtered(observations, model), *model[1:3], first - begin)
     return tuple(columns)

@@ -115,8 +115,8 @@ def _columns(y: Floats, x: Floats, window: int) -> Floats:
 def pair(bars: Bars, series: str, window: int) -> tuple[Floats, ...]:
     """Spread e of ln C against ln `series`, regressed over `window` bars.
 
-    hedge_ratio: b, within ±10, 0 where the series is flat; explained: R², 0 where C is flat; spread_zscore: e_t over its
-    deviation; spread_adf: t statistic of the augmented Dickey–Fuller regression of e without constant, one lag, within
+    hedge_ratio: b, within ±10, 0 where the series is flat; explained: R², 0 where C is flat; spread_zscore: e_t over
+    its deviation; spread_adf: t statistic of the augmented Dickey–Fuller regression of e, no constant, one lag, within
     ±10, Engle, Granger (1987); spread_log_half_life: ln of −ln 2 / ln(1 + g), g the slope of Δe_t on e_{t−1}, from 0 to
     ln `window`; spread_crossings: share of the steps on which e changed sides. 0, and ln `window`, for a flat spread.
     """
