@@ -31,7 +31,7 @@ def bootstrapped(symbols: int, bars: int, *, seed: int = 7) -> pd.DataFrame:
     market = load_params(ROOT / "params.yaml").model_copy(update={"market": "us_daily"}).active
     source = open_source(market, root=ROOT, seed=0)
     real = [source.read(symbol)[list(FIELDS)].to_numpy(np.float64) for symbol in REAL]
-    times = pd.bdate_range("2010-01-04", periods=bars, tz="UTC").as_unit("us") + pd.Timedelta(hours=21)
+    times = (pd.bdate_range("2010-01-04", periods=bars, tz="UTC") + pd.Timedelta(hours=21)).as_unit("us")
     frames = []
     for number in range(symbols):
         held = real[number % len(real)]
