@@ -28,8 +28,8 @@ def write_admission(
     rows = [("ANY", "2020-01-01T00:00", "2020-01-02T00:00"), *held]
     days = pd.DataFrame(rows, columns=["symbol", "start", "end"])
     for name in ("start", "end"):
-        days[name] = pd.to_datetime(days[name], utc=True).dt.as_unit("us")
+        days[name] = pd.to_datetime(days[name], utc=True, format="ISO8601").dt.as_unit("us")
     write_parquet(layout.clean / "days.parquet", days.assign(admitted=[True] + [False] * len(held)))
     frame = pd.DataFrame(list(marks), columns=["symbol", "time", "rule"])
-    frame["time"] = pd.to_datetime(frame["time"], utc=True).dt.as_unit("us")
+    frame["time"] = pd.to_datetime(frame["time"], utc=True, format="ISO8601").dt.as_unit("us")
     write_parquet(layout.clean / "marks.parquet", frame)

@@ -41,9 +41,11 @@ def test_a_day_holds_what_closes_after_its_start_up_to_its_end(tmp_path: Path) -
     assert not held["marked"].any()
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=40)
 @given(st.data())
-def test_as_a_loop_over_all_days_and_marks_would_say(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+def test_as_a_loop_over_all_days_and_marks_would_say(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
     layout = Layout(tmp_path_factory.mktemp("held"))
     names, hour = st.sampled_from(["X", "Y"]), st.integers(0, 100)
     days = {name: sorted(data.draw(st.sets(st.integers(0, 9), max_size=6))) for name in ("X", "Y")}

@@ -21,6 +21,7 @@ from tradeloop.layout import Layout
 
 ROOT = Path(__file__).parents[2]
 Parameters = Callable[..., Params]
+TABLES = ("days.parquet", "findings.parquet", "marks.parquet")
 
 
 @pytest.fixture
@@ -79,6 +80,7 @@ def test_the_default_market_goes_through_both_stages(layout: Layout, parameters:
     check(layout, params)
     for folder in (layout.raw, layout.clean):
         names = [str(path.relative_to(folder)) for path in sorted(folder.rglob("*.parquet"))]
+        names = [name for name in names if folder == layout.raw or name not in TABLES]
         assert names == [f"bars/{s}.parquet" for s in ("AAPL", "GOOG", "IBM", "MSFT")] + [
             f"context/{name}.parquet" for name in ("NASDAQ", "SP500", "WTI")
         ]
@@ -95,6 +97,8 @@ def test_the_default_market_goes_through_both_stages(layout: Layout, parameters:
         "MSFT": 3270,
     }
     assert all(entry["score"] > 99 for entry in report["symbols"].values())
+    assert {entry["days"]["quarantined"] for entry in report["symbols"].values()} == {0}
+    assert pd.read_parquet(layout.clean / "days.parquet")["admitted"].all()
 
 
 def test_the_same_parameters_give_the_same_bytes(layout: Layout, parameters: Parameters) -> None:
@@ -104,7 +108,7 @@ def test_the_same_parameters_give_the_same_bytes(layout: Layout, parameters: Par
         ingest(layout, params)
         check(layout, params)
         runs.append(contents(layout.data))
-    assert runs[0] == runs[1] and len(runs[0]) == 3
+    assert runs[0] == runs[1] and len(runs[0]) == 7
     assert len(runs[0]["reports/integrity.json"]) < 5_000
 
 
@@ -115,6 +119,8 @@ def test_another_market_leaves_nothing_of_the_one_before(layout: Layout, paramet
     assert set(contents(layout.data)) == {
         "raw/bars/EURUSD.parquet",
         "clean/bars/EURUSD.parquet",
+        *(f"clean/{name}" for name in TABLES),
+        "reports/integrity.html",
         "reports/integrity.json",
     }
 
@@ -141,7 +147,7 @@ def test_relative_paths_start_at_the_project_root(
     monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
     ingest(layout, params)
     check(layout, params)
-    assert set(contents(layout.clean)) == {"bars/AA.parquet", "bars/BB.parquet"}
+    assert set(contents(layout.clean)) == {"bars/AA.parquet", "bars/BB.parquet", *TABLES}
 
 
 def replace(row: int, column: int, value: str) -> Callable[[list[str]], list[str]]:
@@ -184,6 +190,49 @@ def test_duplicates_are_cleaned_unless_the_parameters_say_not(layout, parameters
     assert len(pd.read_parquet(layout.clean / "bars" / "BB.parquet")) == 400
     with pytest.raises(DataError, match=r"BB.parquet: BB at 2024-01-01T04:00:00Z breaks duplicate: an identical copy"):
         check(layout, parameters("csv", markets=markets, check={"drop": []}))
+
+
+def test_a_day_with_too_much_missing_is_held_back_and_named(layout, parameters, csv_market, capsys) -> None:
+    params = parameters("csv", markets=csv_market(BB=lambda lines: lines[:60] + lines[66:]))
+    ingest(layout, params)
+    check(layout, params)
+    said = "check: BB: 1 of 17 days are held back from learning, below check.min_score = 80: 2024-01-03 (75.0)"
+    assert said in capsys.readouterr().out.splitlines()
+    days = pd.read_parquet(layout.clean / "days.parquet")
+    assert days.loc[~days["admitted"], ["symbol", "missing"]].to_numpy().tolist() == [["BB", 6]]
+    report = json.loads((layout.reports / "integrity.json").read_text())["symbols"]["BB"]
+    assert report["days"] == {"all": 17, "quarantined": 1, "worst": [{"day": "2024-01-03", "score": 75.0}]}
+    page = (layout.reports / "integrity.html").read_text()
+    assert "BB: gap, 6 bars" in page and "BB 2024-01-03: 6 of 24 bars missing" in page
+    check(layout, parameters("csv", markets=params.model_dump()["markets"], check={"min_score": 75}))
+    assert pd.read_parquet(layout.clean / "days.parquet")["admitted"].all()
+
+
+def test_a_file_that_was_mended_since_fills_the_gaps(layout, parameters, csv_market, capsys) -> None:
+    params = parameters("csv", markets=csv_market(BB=lambda lines: lines[:60] + lines[66:]))
+    ingest(layout, params)
+    whole = csv_market()
+    check(layout, parameters("csv", markets=whole, check={"refetch": {"attempts": 0}}))
+    assert len(pd.read_parquet(layout.clean / "bars" / "BB.parquet")) == 394
+    capsys.readouterr()
+    check(layout, params)
+    assert capsys.readouterr().out.splitlines() == ["check: BB: asked again for 1 gaps: 6 of 6 missing bars came"]
+    clean, raw = (pd.read_parquet(folder / "bars" / "BB.parquet") for folder in (layout.clean, layout.raw))
+    assert (len(clean), len(raw)) == (400, 394)
+    report = json.loads((layout.reports / "integrity.json").read_text())["symbols"]["BB"]
+    assert report["refetched"] == {"gaps": 1, "missing": 6, "came": 6} and report["findings"] == {}
+
+
+def test_one_asset_under_two_names_is_said(layout, parameters, csv_market, capsys) -> None:
+    markets = csv_market()
+    (layout.root / "in" / "BB.csv").write_bytes((layout.root / "in" / "AA.csv").read_bytes())
+    params = parameters("csv", markets=markets)
+    ingest(layout, params)
+    check(layout, params)
+    said = "check: BB: returns are those of AA: correlation 1.000000 over 399 bars"
+    assert capsys.readouterr().out.splitlines()[2:] == [said]
+    findings = pd.read_parquet(layout.clean / "findings.parquet")
+    assert findings[["symbol", "rule", "bars"]].to_numpy().tolist() == [["BB", "twin", 399]]
 
 
 def test_raw_files_spoilt_since_are_named(layout: Layout, parameters: Parameters) -> None:

@@ -41,8 +41,9 @@ class Examined:
         for report in self.reports:
             symbol, gaps = report.symbol, self.refills.get(report.symbol)
             if gaps is not None and gaps.asked:
+                came = f"{gaps.came} of {gaps.missing} missing bars came"
                 beside = f", {gaps.restated} beside them had changed" if gaps.restated else ""
-                yield f"{symbol}: asked again for {gaps.asked} gaps: {gaps.came} of {gaps.missing} bars came{beside}"
+                yield f"{symbol}: asked again for {gaps.asked} gaps: {came}{beside}"
             if gaps is not None and gaps.problem:
                 yield f"{symbol}: the source did not answer for its gaps: {gaps.problem}"
             for finding in report.findings("twin"):

@@ -1,0 +1,111 @@
+"""What the check stage found in the bars: scores, days that are held back, findings."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+import pandas as pd
+import typer
+
+from tradeloop.cli.output import Json, project, show_json, show_table
+from tradeloop.errors import ConfigError, DataError
+from tradeloop.layout import Layout
+
+
+def check(
+    symbol: Annotated[str | None, typer.Option(help="Only this symbol.")] = None,
+    rule: Annotated[str | None, typer.Option(help="Only findings of this rule.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Findings and days shown, at most.")] = 20,
+    as_json: Json = False,
+) -> None:
+    """Show what the check stage found: a score a symbol, the worst days, and the findings."""
+    layout, _ = project()
+    summary = _summary(layout)
+    days, findings = (_table(layout, name) for name in ("days", "findings"))
+    symbols = summary["symbols"]
+    if symbol is not None:
+        if symbol not in symbols:
+            raise ConfigError(f"--symbol must be one of {sorted(symbols)}, got {symbol!r}")
+        symbols = {symbol: symbols[symbol]}
+    if rule is not None:
+        from tradeloop.integrity import RULES
+
+        if rule not in RULES:
+            raise ConfigError(f"--rule must be one of {list(RULES)}, got {rule!r}")
+        findings = findings[findings["rule"] == rule]
+    findings = findings[findings["symbol"].isin(list(symbols))]
+    bad = days[days["symbol"].isin(list(symbols)) & (days["score"] < 100)]
+    bad = bad.sort_values(["score", "day", "symbol"], kind="stable")
+    content = {
+        "market": summary["market"],
+        "symbols": symbols,
+        "days": [_day(row) for row in bad.head(limit).to_dict("records")],
+        "findings": [_finding(row) for row in findings.head(limit).to_dict("records")],
+        "all_findings": len(findings),
+    }
+    if as_json:
+        show_json(content)
+    else:
+        _show(content, page=layout.reports / "integrity.html", below=len(bad))
+
+
+def _show(content: dict[str, Any], *, page: Any, below: int) -> None:
+    rows = [
+        (
+            name,
+            f"{found['score']:.2f}",
+            found["bars"],
+            f"{found['days']['quarantined']} of {found['days']['all']}",
+            ", ".join(f"{rule} {count}" for rule, count in found["findings"].items()) or "nothing found",
+        )
+        for name, found in content["symbols"].items()
+    ]
+    columns = ("symbol", "score", "bars", "days held back", "bars by rule")
+    show_table(columns, rows, title=f"integrity of {content['market']}")
+    days, findings = content["days"], content["findings"]
+    if days:
+        keys = ("symbol", "day", "score", "bars", "missing")
+        said = ("admitted", "held back")
+        worst = [(*(day[key] for key in keys), said[not day["admitted"]]) for day in days]
+        show_table((*keys, ""), worst, title=f"worst days: {len(days)} of the {below} that lost points")
+    if findings:
+        keys = ("symbol", "time", "rule", "severity", "bars", "text")
+        shown = [[finding[key] for key in keys] for finding in findings]
+        show_table(keys, shown, title=f"findings: {len(findings)} of {content['all_findings']}")
+    print(f"with a map of the gaps: {page}")
+
+
+def _day(row: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "symbol": row["symbol"],
+        "day": f"{row['day']:%Y-%m-%d}",
+        "score": round(float(row["score"]), 2),
+        "bars": int(row["bars"]),
+        "missing": int(row["missing"]),
+        "admitted": bool(row["admitted"]),
+    }
+
+
+def _finding(row: dict[str, Any]) -> dict[str, Any]:
+    return {**row, "time": f"{row['time']:%Y-%m-%dT%H:%M:%SZ}", "bars": int(row["bars"])}
+
+
+def _summary(layout: Layout) -> dict[str, Any]:
+    path = layout.reports / "integrity.json"
+    if not path.is_file():
+        raise DataError(f"{path} is missing: run `dvc repro check` first")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError(f"{path} is not valid JSON: {error}") from None
+    if not isinstance(content, dict) or "symbols" not in content:
+        raise DataError(f"{path} has no symbols")
+    return content
+
+
+def _table(layout: Layout, name: str) -> pd.DataFrame:
+    path = layout.clean / f"{name}.parquet"
+    if not path.is_file():
+        raise DataError(f"{path} is missing: run `dvc repro check` first")
+    return pd.read_parquet(path)
