@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from tradeloop.config.base import Block, Count, Positive
+from tradeloop.config.base import Block, Count, Positive, Span
 
 
 class Stream(Block):
@@ -24,6 +24,8 @@ class Stream(Block):
         Wall seconds before the first attempt to connect again, doubled with each further one, and the most.
     epoch
         The unit of timestamps that are numbers since 1970.
+    parity_every, parity_rows
+        How often, on the market's clock, and how many served rows are computed again from the bars.
     """
 
     late_bars: Annotated[int, Field(ge=0, le=10_000)] = 64
@@ -32,3 +34,5 @@ class Stream(Block):
     backoff: Positive = 0.5
     max_backoff: Positive = 30.0
     epoch: Literal["s", "ms", "us"] = "s"
+    parity_every: Span = "1h"
+    parity_rows: Count = 100

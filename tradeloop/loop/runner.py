@@ -20,14 +20,16 @@ from tradeloop.bundle import Bundle
 from tradeloop.bundle_store import BundleStore
 from tradeloop.clock import Clock, LiveClock, ReplayClock
 from tradeloop.config import Params
-from tradeloop.errors import StoreError, TradeloopError
+from tradeloop.errors import DataError, StoreError, TradeloopError
 from tradeloop.layout import Layout
 from tradeloop.loop.dvc_trainer import DvcTrainer
 from tradeloop.loop.refresh import Refresher
 from tradeloop.loop.retrain import Trainer
 from tradeloop.loop.turn import Loop, Parts, Turn
+from tradeloop.monitoring import parity
 from tradeloop.monitoring.drift_report import DriftReports
 from tradeloop.monitoring.feed import SourceFeed
+from tradeloop.monitoring.parity import ParityMonitor
 from tradeloop.monitoring.staleness import Staleness
 from tradeloop.promotion import require_schema
 from tradeloop.registry import Registry
@@ -70,6 +72,7 @@ class Runner:
         self._database: Database | None = None
         self._loop: Loop | None = None
         self._refresher: Refresher | None = None
+        self._parity: ParityMonitor | None = None
         self._online: OnlineStore | None = None
         self._served: dict[str, datetime | None] = {}
         self._reports = DriftReports(layout.live / "reports", params.drift)
@@ -119,6 +122,7 @@ class Runner:
         turn = self._loop.turn()
         self._tell(turn)
         self._report(turn)
+        self._compare(turn.now)
         detail = f"{turn.diagnosis.cause}: {turn.diagnosis.remedy}"
         Heartbeats(self._database, self._params.market).beat(COMPONENT, "running", detail, turn.now)
 
@@ -130,6 +134,7 @@ class Runner:
         )
         if self._online is None:
             self._online = OnlineStore(self._layout, self._params)
+        self._parity = ParityMonitor(self._layout, self._params, feed, database)
         if live and self._refresher is None:
             self._refresher = Refresher(self._layout, self._params, feed, self._online)
         parts = Parts(
@@ -213,6 +218,20 @@ class Runner:
         elif attempt is not None:
             self._fault("drift_report", str(attempt.error))
 
+    def _compare(self, now: datetime) -> None:
+        """Compute served rows again when that is due; what differs is an alarm until the next time."""
+        assert self._parity is not None and self._database is not None
+        try:
+            found = self._parity.step(now)
+        except DataError as error:
+            self._fault(parity.COMPONENT, str(error))
+            return
+        if found is None:
+            return
+        if found.different:
+            self._fault(parity.COMPONENT, found.line)
+        Heartbeats(self._database, self._params.market).beat(parity.COMPONENT, found.state, found.line, found.at)
+
     def _fault(self, kind: str, message: str) -> None:
         self._say(f"{kind}: {message}")
         if self._database is not None:
@@ -227,7 +246,8 @@ class Runner:
         if self._database is None:
             return {}
         beats = Heartbeats(self._database, self._params.market).read()
-        there = [beat for beat in beats if beat.component != COMPONENT and beat.state != "stopped"]
+        own = (COMPONENT, parity.COMPONENT)
+        there = [beat for beat in beats if beat.component not in own and beat.state != "stopped"]
         return self._staleness.late_components(there, datetime.now(UTC))
 
     def _trouble(self, error: TradeloopError) -> None:

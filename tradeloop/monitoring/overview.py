@@ -51,6 +51,8 @@ def status(database: Database, market: str, *, clock: str, now: datetime | None)
     with database.read() as connection:
         jobs = _counts(connection, JobRow, market, JobRow.state)
         decisions = _newest(connection, RetrainingLogRow, market)
+        heartbeats = _heartbeats(connection, market)
+        alarms = _alarms(decisions[0]["evidence"]) if decisions else []
         return {
             "market": market,
             "clock": {"mode": clock, "now": _text(now)},
@@ -59,9 +61,9 @@ def status(database: Database, market: str, *, clock: str, now: datetime | None)
             "predictions": predictions,
             "jobs": {state: jobs.get(state, 0) for state in ("queued", "running", "failed", "succeeded", "cancelled")},
             "diagnosis": _diagnosis(connection, market),
-            "alarms": _alarms(decisions[0]["evidence"]) if decisions else [],
+            "alarms": [*alarms, *_parity(heartbeats)],
             "decisions": [_brief(row) for row in decisions],
-            "heartbeats": _heartbeats(connection, market),
+            "heartbeats": heartbeats,
             "errors": _errors(connection, market),
         }
 
@@ -178,6 +180,15 @@ def _alarms(evidence: Mapping[str, Any]) -> list[Entry]:
             known = {"outcome_seq": part.get("alarm_seq"), "changed_at": part.get("changed_at")}
             found.append({"watch": watch, "text": part.get("text", ""), **known})
     return found
+
+
+def _parity(heartbeats: Sequence[Mapping[str, Any]]) -> list[Entry]:
+    """Return the alarm of served rows that are not what the bars say; see `tradeloop.monitoring.parity`."""
+    differs = [beat for beat in heartbeats if beat["component"] == "parity" and beat["state"] == "differs"]
+    return [
+        {"watch": "parity", "text": beat["detail"], "outcome_seq": None, "changed_at": beat["market_time"]}
+        for beat in differs
+    ]
 
 
 def _heartbeats(connection: Connection, market: str) -> list[Entry]:

@@ -14,7 +14,7 @@ from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
 from tradeloop.errors import StoreError, TradeloopError
-from tradeloop.serving import ml, outcomes
+from tradeloop.serving import ml, observe, outcomes
 from tradeloop.serving.answers import Answer, Failure, ModelsAnswer, SwapAnswer
 from tradeloop.serving.http import answer, authorize, body_of, engine_of, read
 from tradeloop.serving.requests import PredictRequest, PromoteRequest, RequestError, RollbackRequest, parse
@@ -40,6 +40,7 @@ def build_app() -> FastAPI:
         _rollback
     )
     outcomes.add_route(app)
+    observe.add_route(app)
     ml.add_routes(app)
     app.add_exception_handler(RequestError, _on_request_error)
     app.add_exception_handler(TradeloopError, _on_tradeloop_error)

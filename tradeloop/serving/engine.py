@@ -25,6 +25,7 @@ from tradeloop.layout import Layout
 from tradeloop.prediction_log import PredictionLog
 from tradeloop.predictor import Prediction
 from tradeloop.registry import Change
+from tradeloop.schema import Schema
 from tradeloop.serving.answers import whole
 from tradeloop.serving.gauges import Gauges
 from tradeloop.serving.incidents import Incidents
@@ -145,6 +146,17 @@ class Engine:
     def params(self) -> Params:
         """The parameters that the service started with."""
         return self._params
+
+    @property
+    def layout(self) -> Layout:
+        """Where the project lies."""
+        return self._layout
+
+    @property
+    def schema(self) -> Schema | None:
+        """The schema of the champion's features; None while there is no champion."""
+        lineup = self._parts.holder.current if self._parts else None
+        return lineup.champion.schema if lineup else None
 
     @property
     def telemetry(self) -> Telemetry:

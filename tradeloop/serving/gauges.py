@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
-_WATCHES = ("skill", "calibration")
+_WATCHES = ("skill", "calibration", "parity")
 _MODE: Any = {"multiprocess_mode": "livemostrecent"}
 
 

@@ -195,7 +195,7 @@ def explain(model: type[BaseModel], problem: ErrorDetails) -> str:
         return f"unknown key {name!r} (known: {', '.join(model.model_fields)})"
     if kind == "missing":
         return f"{name} is missing (known: {', '.join(model.model_fields)})"
-    if name in ("symbols", "fills"):
+    if name in ("symbols", "fills", "bars"):
         return _list_rule(name, kind, context, got)
     if kind in ("string_too_long", "string_too_short"):
         rule = "at least 1" if kind == "string_too_short" else f"at most {context['max_length']}"

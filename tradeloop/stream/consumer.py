@@ -72,7 +72,7 @@ class Consumer:
         self._layout = layout
         self._params = params
         self._clock = clock or LiveClock()
-        self._schema = schema_for(params)
+        self.schema = schema_for(params)
         self._store = store or OnlineStore(layout, params)
         self._edge = Edge(params, self._clock)
         live = layout.live / "stream"
@@ -104,6 +104,11 @@ class Consumer:
     def position(self, origin: str) -> str | None:
         """Return up to where an origin's messages are in the journal; None if none is."""
         return self._positions.get(origin)
+
+    def newest(self, symbol: str) -> int | None:
+        """Return the close of a symbol's newest bar, in microseconds since 1970; None where it has none."""
+        times = self._engine.bars(symbol).timestamp if self._engine else ()
+        return int(times[-1].astype(np.int64)) if len(times) else None
 
     def take(self, messages: Sequence[Message]) -> list[Taken]:
         """Take messages, in their order; when this returns, all that was accepted is on the disk.
@@ -202,7 +207,7 @@ class Consumer:
             times = np.array([row.time for row in rows], dtype="datetime64[us]")
             try:
                 vectors = OnlineRows.of(np.stack([row.values for row in rows]), times)
-                self._store.write([row.symbol for row in rows], vectors, self._schema)
+                self._store.write([row.symbol for row in rows], vectors, self.schema)
             except StoreError as error:
                 self.problem = str(error)
                 return
@@ -237,7 +242,7 @@ class Consumer:
             market, root=layout.root, seed=self._params.seed, streamed=layout.streamed(self._params.market)
         )
         columns = tuple(sorted(input_columns(market))) if self._inputs else ()
-        engine = Streaming(self._schema, context=market.context, inputs=columns, late=self._params.stream.late_bars)
+        engine = Streaming(self.schema, context=market.context, inputs=columns, late=self._params.stream.late_bars)
         for name in market.context:
             engine.seed_context(name, check_context(source.read_context(name), file=f"context {name}"))
         feed = SourceFeed(layout, self._params, self._clock)
