@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Hashable, Mapping
 from typing import Annotated, Any
 
 import pandas as pd
@@ -70,13 +71,13 @@ def _show(content: dict[str, Any], *, page: Any, below: int) -> None:
         worst = [(*(day[key] for key in keys), said[not day["admitted"]]) for day in days]
         show_table((*keys, ""), worst, title=f"worst days: {len(days)} of the {below} that lost points")
     if findings:
-        keys = ("symbol", "time", "rule", "severity", "bars", "text")
-        shown = [[finding[key] for key in keys] for finding in findings]
-        show_table(keys, shown, title=f"findings: {len(findings)} of {content['all_findings']}")
+        names = ("symbol", "time", "rule", "severity", "bars", "text")
+        shown = [[finding[name] for name in names] for finding in findings]
+        show_table(names, shown, title=f"findings: {len(findings)} of {content['all_findings']}")
     print(f"with a map of the gaps: {page}")
 
 
-def _day(row: dict[str, Any]) -> dict[str, Any]:
+def _day(row: Mapping[Hashable, Any]) -> dict[str, Any]:
     return {
         "symbol": row["symbol"],
         "day": f"{row['day']:%Y-%m-%d}",
@@ -87,8 +88,9 @@ def _day(row: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _finding(row: dict[str, Any]) -> dict[str, Any]:
-    return {**row, "time": f"{row['time']:%Y-%m-%dT%H:%M:%SZ}", "bars": int(row["bars"])}
+def _finding(row: Mapping[Hashable, Any]) -> dict[str, Any]:
+    named = {str(name): value for name, value in row.items()}
+    return {**named, "time": f"{row['time']:%Y-%m-%dT%H:%M:%SZ}", "bars": int(row["bars"])}
 
 
 def _summary(layout: Layout) -> dict[str, Any]:

@@ -54,7 +54,7 @@ def _row(report: Report) -> dict[str, Any]:
 
 
 def heat_map(days: pd.DataFrame) -> dict[str, Any]:
-    """Return the geometry of the map of gaps: a row a symbol, a column a day or a month, shaded by the share missing."""
+    """Return the geometry of the map of gaps: a row a symbol, a column a day or month, shaded by the share missing."""
     by_day = days["day"].nunique() <= BY_DAY
     period = days["day"].dt.to_period("D" if by_day else "M")
     parts = days.groupby(["symbol", period], sort=False)[["bars", "missing"]].sum()

@@ -70,31 +70,41 @@ def _copies(series: Series) -> tuple[Rows, Rows]:
     return order[:-1][same], order[1:][same]
 
 
-def _differ(one: Series, rows: Rows, other: Series, others: Rows) -> Mask:
-    prices = (one.prices[:, rows] != other.prices[:, others]).any(axis=0)
-    return np.asarray(prices | (one.volume[rows] != other.volume[others]))
+def _unlike(was: Floats, now: Floats) -> Mask:
+    """Tell where values differ; what is missing in both does not."""
+    return np.asarray((was != now) & ~(np.isnan(was) & np.isnan(now)))
+
+
+def _became(was: Floats, now: Floats) -> str:
+    """Return what of open, high, low, close and volume another value took the place of."""
+    pairs = zip(COLUMNS[1:], was.tolist(), now.tolist(), _unlike(was, now), strict=True)
+    return "; ".join(f"{name} {old!r} became {new!r}" for name, old, new, other in pairs if other)
 
 
 def duplicate(series: Series) -> Hits:
     """Find bars of which a later copy (same close time) stands further on in the file."""
     rows, copies = _copies(series)
-    follows = np.full(len(series), -1)
-    follows[rows] = np.where(_differ(series, rows, series, copies), 1, 0)
+    values = series.values
+    copy_of = dict(zip(rows.tolist(), copies.tolist(), strict=True))
+    broken = np.zeros(len(series), dtype=bool)
+    broken[rows] = True
 
     def text(row: int) -> str:
-        return "another copy follows" if follows[row] else "an identical copy follows"
+        other = _unlike(values[:, row], values[:, copy_of[row]]).any()
+        return "another copy follows" if other else "an identical copy follows"
 
-    return single(series, follows >= 0, text)
+    return single(series, broken, text)
 
 
 def restated(series: Series) -> Hits:
     """Find the duplicates whose next copy has other values: the vendor changed its mind."""
     rows, copies = _copies(series)
-    other = _differ(series, rows, series, copies)
+    values = series.values
+    other = _unlike(values[:, rows], values[:, copies]).any(axis=0)
     copy_of = dict(zip(rows[other].tolist(), copies[other].tolist(), strict=True))
     broken = np.zeros(len(series), dtype=bool)
     broken[rows[other]] = True
-    return single(series, broken, lambda row: f"{_ohlc(series, row)} became {_ohlc(series, copy_of[row])}")
+    return single(series, broken, lambda row: _became(values[:, row], values[:, copy_of[row]]))
 
 
 def restatements(before: pd.DataFrame, after: pd.DataFrame) -> list[tuple[np.datetime64, str]]:
@@ -111,15 +121,9 @@ def restatements(before: pd.DataFrame, after: pd.DataFrame) -> list[tuple[np.dat
         frame.drop_duplicates("timestamp", keep="last").set_index("timestamp").sort_index() for frame in (before, after)
     )
     both = was.index.intersection(now.index)
-    was, now = was.loc[both, list(COLUMNS[1:])], now.loc[both, list(COLUMNS[1:])]
-    other = ((was != now) & ~(was.isna() & now.isna())).to_numpy()
+    old, new = (frame.loc[both, list(COLUMNS[1:])].to_numpy() for frame in (was, now))
     times = to_times(both.to_series())
-
-    def text(row: int) -> str:
-        names = was.columns[other[row]]
-        return "; ".join(f"{n} {float(was[n].iloc[row])!r} became {float(now[n].iloc[row])!r}" for n in names)
-
-    return [(times[row], text(int(row))) for row in np.flatnonzero(other.any(axis=1))]
+    return [(times[row], _became(old[row], new[row])) for row in np.flatnonzero(_unlike(old, new).any(axis=1))]
 
 
 def partial_bar(series: Series) -> Hits:

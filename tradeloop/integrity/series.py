@@ -46,6 +46,11 @@ class Series:
         return len(self.times)
 
     @cached_property
+    def values(self) -> Floats:
+        """Prices and volume; shape (5, n)."""
+        return np.vstack([self.prices, self.volume])
+
+    @cached_property
     def expected(self) -> Times:
         """The closes that a complete series has between this one's first and last."""
         return expected_closes(self.calendar, self.interval, self.times.min(), self.times.max())
