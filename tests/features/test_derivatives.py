@@ -53,7 +53,9 @@ def test_a_cascade_stands_out_from_the_bars_before_it() -> None:
 
 
 def test_a_constant_amount_is_no_cascade() -> None:
-    bars = hand_bars(200, liquidations__long=0.1, liquidations__short=0.2)
+    long, short = np.full(200, 0.3), np.zeros(200)
+    long[100:], short[100:] = 0.1, 0.2  # together 0.30000000000000004
+    bars = hand_bars(200, liquidations__long=long, liquidations__short=short)
     assert not d.liquidation_cascade(bars, 60)[60:].any()
 
 

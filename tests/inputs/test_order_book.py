@@ -95,6 +95,12 @@ def test_nothing_is_left_over_of_sizes() -> None:
     assert [quote[:2] for quote in found] == [[99, 2], [100, 0.1], [100, 0.3], [100, 0.2], [99, 2]]
 
 
+def test_a_quote_is_known_once_all_that_it_follows_from_is() -> None:
+    events = orders(*BEGIN, ("10:01", 5, 99.5, 1.0, "created", "bid"), ("10:02", 6, 99.6, 1.0, "created", "bid"))
+    events.loc[4, "known_at"] += pd.Timedelta("5min")  # this message was held up: so is what follows from it
+    assert to_times(replay_orders(events)["known_at"]).tolist() == at("10:00:01", "10:06:01", "10:06:01").tolist()
+
+
 def test_events_out_of_order_are_refused() -> None:
     with pytest.raises(DataError, match="in the exchange's order, event 4 goes back in time"):
         replay_orders(orders(*BEGIN, ("09:59", 5, 99.0, 1.0, "created", "bid")))

@@ -63,9 +63,9 @@ def align(
 
 def _sums(values: Floats, edges: NDArray[np.intp]) -> Floats:
     """Return the sum of ``values[edges[i] : edges[i + 1]]`` for each i."""
-    # The zero behind the last row ends the last sum where it belongs, as `reduceat` has no other way of saying so.
-    padded = np.append(values[: edges[-1]], 0.0)
-    sums = np.asarray(np.add.reduceat(padded, edges)[:-1])
+    # `reduceat` wants an element at each edge, which may lie behind the last row: hence the zero. What follows the last
+    # edge is the sum that is left out.
+    sums = np.asarray(np.add.reduceat(np.append(values, 0.0), edges)[:-1])
     return np.where(edges[:-1] == edges[1:], 0.0, sums)
 
 
