@@ -4,22 +4,31 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tradeloop.features import describe
+from tradeloop.features import describe, listed
 
 FEATURES = Path(__file__).resolve().parents[1] / "docs" / "features.md"
 
 
 def features_page() -> str:
     """Return docs/features.md as the registry demands."""
+    specs = listed()
     return f"""# The features
 
-Made by `make docs` from the feature registry; `tradeloop features` lists those of the present market. A feature is a
-pure function of closed bars that depends on its last `lookback` bars and on nothing else: the same value whether it is
-computed over the whole history or over that tail, unchanged when later bars arrive, and free of the price's and the
-volume's scale. A row is NaN until each of its features has that many bars. `series` stands for a context series of the
-market (`sp500`, `nasdaq`, `wti`), as it was known at the bar's close.
+Made by `make docs` from the feature registry, all {len(specs)} columns of it; `tradeloop features` lists those of the
+present market, `tradeloop features --json` column by column. A feature is a pure function of closed bars that depends
+on its last `lookback` bars and on nothing else: the same value whether it is computed over the whole history or over
+that tail, unchanged when later bars arrive, and free of the price's and the volume's scale.
 
-{describe()}
+- **Warm-up.** A value is NaN in the first `lookback` − 1 bars, and there only, unless its definition says where else.
+  A row of the training matrix needs all of its values.
+- **Names.** n stands for a window of bars, `series` for a context series of the market (`sp500`, `nasdaq`, `wti`), as
+  it was known at the bar's close, `timeframe` for a longer bar, gathered from closed bars. A definition is one row of a
+  table, whatever it is multiplied by, and has the lookbacks of its windows.
+- **Letters.** O, H, L, C, V are the bar's open, high, low, close and volume, TR its true range.
+- **Which ones.** `features.families` in `params.yaml` names the families that a market is to have. Those that read data
+  beyond bars are there only where the market declares it.
+
+{describe(specs)}
 """
 
 

@@ -199,8 +199,9 @@ def test_gate_prints_every_check_and_fails(run: Run, tmp_path: Path) -> None:
 def test_features_and_version(run: Run, project: Home) -> None:
     listed = run(project, "features", "--json").json
     assert len(listed) >= 60
-    assert set(listed[0]) == {"name", "family", "lookback", "definition"}
-    assert run(project, "features").out.startswith("| name | family | lookback | definition |")
+    assert set(listed[0]) == {"name", "family", "lookback", "definition", "source", "warm_up", "nan", "scale_free"}
+    shown = run(project, "features").out
+    assert f"{len(listed)} columns;" in shown and "sma_distance_n" in shown and "n = 10, 50, 200" in shown
     assert run(project, "version").out == f"tradeloop {run(project, 'version', '--json').json['version']}\n"
 
 

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from itertools import groupby
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -130,15 +131,21 @@ def features(
     everything: Annotated[bool, typer.Option("--all", help="All registered features, not only this market's.")] = False,
     as_json: Json = False,
 ) -> None:
-    """List the features: name, family, lookback in bars and definition."""
-    from tradeloop.features import describe, registered, specs_for
+    """List the features, a definition a row: columns, lookback in bars, formula with its source, and where NaN."""
+    from tradeloop.features.catalogue import definitions, entry, listed
 
     _, params = project()
-    if not as_json:
-        print(describe(None if everything else params))
+    specs = listed(None if everything else params)
+    if as_json:
+        show_json([entry(spec) for spec in specs])
         return
-    specs = registered(context=["series"]) if everything else specs_for(params)
-    show_json([{"name": s.name, "family": s.family, "lookback": s.lookback, "definition": s.doc} for s in specs])
+    for family, rows in groupby(definitions(specs), key=lambda one: one.family):
+        table = [(", ".join(one.columns), one.values, one.lookback, one.text, one.unknown) for one in rows]
+        count = sum(spec.family == family for spec in specs)
+        show_table(
+            ("columns", "of", "lookback", "definition", "NaN after the warm-up"), table, title=f"{family}: {count}"
+        )
+    print(f"{len(specs)} columns; each is NaN in its first lookback - 1 bars")
 
 
 def version(as_json: Json = False) -> None:

@@ -30,7 +30,7 @@ from tradeloop.features import (  # isort: skip
     events,
     alpha158,
 )
-from tradeloop.features.catalogue import describe
+from tradeloop.features.catalogue import describe, listed
 from tradeloop.features.engine import (
     compute,
     compute_tail,
@@ -58,6 +58,7 @@ __all__ = [
     "feature",
     "feature_lookback",
     "garch",
+    "listed",
     "markov",
     "microstructure",
     "momentum",
