@@ -7,10 +7,12 @@ nothing, and flat or empty windows are left as pandas leaves them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import numpy as np
 import pandas as pd
+
+from benchmarks.plain import calendar, oscillators, price_action, statistics, trend, volatility, volume
 
 Plain = Callable[[pd.DataFrame], pd.Series]
 
@@ -192,6 +194,16 @@ BASE: dict[str, Plain] = {
     "log_days_since_bar": lambda f: np.log(f.timestamp.diff() / pd.Timedelta(days=1)),
     "time_of_day_sin": _circle(np.sin, _time_of_day),
     "time_of_day_cos": _circle(np.cos, _time_of_day),
+    **trend.TREND,
+    **trend.MOMENTUM,
+    **oscillators.COLUMNS,
+    **volatility.COLUMNS,
+    **volume.COLUMNS,
+    **price_action.PRICE_ACTION,
+    **price_action.CANDLES,
+    **statistics.COLUMNS,
+    **calendar.CALENDAR,
+    **calendar.SESSION,
 }
 """The columns that read the symbol's own bars, by name."""
 
@@ -210,9 +222,12 @@ CONTEXT: dict[str, Callable[[pd.DataFrame, str], pd.Series]] = {
 """The columns that also read a context series, by what follows its name."""
 
 
-def plain_features(frame: pd.DataFrame, context: tuple[str, ...] = ()) -> pd.DataFrame:
-    """Return all columns for a frame of bars that has the context series' closes as columns of their own."""
-    columns = {name: make(frame) for name, make in BASE.items()}
+def plain_features(frame: pd.DataFrame, context: tuple[str, ...] = (), names: Collection[str] = ()) -> pd.DataFrame:
+    """Return the columns, or those of these names, for a frame of bars.
+
+    The frame has the context series' closes as columns of their own; its `attrs` may name the market's calendar.
+    """
+    columns = {name: make(frame) for name, make in BASE.items() if not names or name in names}
     for series in context:
         columns |= {f"{series.lower()}_{name}": make(frame, series) for name, make in CONTEXT.items()}
     return pd.DataFrame(columns)
