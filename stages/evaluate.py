@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pandas as pd
 
 from stages._run import run
@@ -25,7 +27,8 @@ def evaluate(layout: Layout, params: Params) -> None:
     for name, table in judgement.plots.items():
         write_bytes(reports / "plots" / f"{name}.csv", csv(table))
     folds = pd.read_csv(reports / "folds.csv")
-    write_bytes(reports / "report.html", render(judgement.evaluation, judgement.plots, folds))
+    selection = json.loads((reports / "selection.json").read_text(encoding="utf-8"))
+    write_bytes(reports / "report.html", render(judgement.evaluation, judgement.plots, folds, selection=selection))
     for target, scores in judgement.evaluation["targets"].items():
         found = verdict(target, scores)
         print(f"evaluate: {target}: {found['headline']}, {found['metric']} {found['value']} [{found['interval']}]")

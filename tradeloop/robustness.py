@@ -133,7 +133,7 @@ def probabilistic_sharpe(ratio: float, hurdle: float, length: int, *, skewness: 
     return float(norm.cdf((ratio - hurdle) * np.sqrt(length - 1) / np.sqrt(max(variance, 1e-12))))
 
 
-def deflated_sharpe(net: Floats, trial_sharpes: Floats) -> float:
+def deflated_sharpe(net: Floats, trial_sharpes: Floats, *, more: int = 0) -> float:
     """Return the probability that the strategy's Sharpe ratio is above what luck gives the best of the trials.
 
     Parameters
@@ -142,6 +142,8 @@ def deflated_sharpe(net: Floats, trial_sharpes: Floats) -> float:
         Simple net returns per bar (T,) of the strategy chosen.
     trial_sharpes
         Sharpe ratio per bar, not annualised, of every strategy tried, the chosen one included; NaN are left out.
+    more
+        Trials behind these whose ratios nobody measured: candidates of a search. They count, at the same spread.
 
     Returns
     -------
@@ -154,7 +156,7 @@ def deflated_sharpe(net: Floats, trial_sharpes: Floats) -> float:
     if not spread > 1e-15 or not np.isfinite(net).all():
         return float("nan")
     trials = trial_sharpes[np.isfinite(trial_sharpes)]
-    hurdle = best_of_luck(float(trials.std(ddof=1)), len(trials)) if len(trials) > 1 else 0.0
+    hurdle = best_of_luck(float(trials.std(ddof=1)), len(trials) + more) if len(trials) > 1 else 0.0
     shape = {"skewness": float(skew(net)), "kurtosis": float(kurtosis(net, fisher=False))}
     return probabilistic_sharpe(float(net.mean()) / spread, hurdle, len(net), **shape)
 

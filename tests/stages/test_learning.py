@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import yaml
 
+from stages.selection import selection
 from stages.split import split
 from stages.stack import stack
 from stages.train import train
@@ -46,6 +47,7 @@ def run_all(root: Path) -> Layout:
     layout, params = Layout(root), settings()
     save(planted(bars=400, symbols=2), layout)
     split(layout, params)
+    selection(layout, params)
     for name in MODELS:
         tune(name, layout, params)
         train(name, layout, params)

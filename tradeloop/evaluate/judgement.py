@@ -42,7 +42,7 @@ def judge(holdout: Holdout, params: Params) -> Judgement:
     for target in TARGETS:
         scores = score_target(holdout, target, bootstrap)
         targets[target] = scores | {"edge": prove(target, scores, range_baselines=config.range_baselines)}
-    trading, equity = judge_trading(holdout, config, seed)
+    trading, equity = judge_trading(holdout, config, seed, searched=params.features.discovered.trials)
     evaluation = {
         "market": params.market,
         "schema": holdout.schema.hash,

@@ -36,8 +36,13 @@ def trade(holdout: Holdout, config: Evaluate, p_up: Floats) -> backtest.Trades:
     )
 
 
-def judge_trading(holdout: Holdout, config: Evaluate, seed: int) -> tuple[Json, pd.DataFrame]:
+def judge_trading(holdout: Holdout, config: Evaluate, seed: int, *, searched: int = 0) -> tuple[Json, pd.DataFrame]:
     """Return the financial scores of the ensemble and of what stands beside it, and the equity curves.
+
+    Parameters
+    ----------
+    searched
+        How many columns were tried to find those of ``features.discovered``: each is one more trial.
 
     Returns
     -------
@@ -65,8 +70,8 @@ def judge_trading(holdout: Holdout, config: Evaluate, seed: int) -> tuple[Json, 
         "minus_buy_and_hold": {"sharpe": versus.interval.as_dict()},
         "exposure": float((backtest.positions(holdout.forecast.p_up, config.threshold) != 0).mean()),
         "break_even_bps": _finite(ours.gross.sum() / traded * 1e4) if traded else None,
-        "deflated_sharpe": _finite(deflated_sharpe(ours.net, np.array(sharpes))),
-        "trials": len(sharpes),
+        "deflated_sharpe": _finite(deflated_sharpe(ours.net, np.array(sharpes), more=searched)),
+        "trials": len(sharpes) + searched,
         "monte_carlo": {
             "levels": spread.levels.tolist(),
             "final_equity": spread.equity.tolist(),
@@ -74,6 +79,8 @@ def judge_trading(holdout: Holdout, config: Evaluate, seed: int) -> tuple[Json, 
             "loss_probability": spread.loss_probability,
         },
     }
+    if searched:
+        result["searched"] = searched
     curves = pd.DataFrame(
         {
             "timestamp": ours.timestamp,

@@ -35,7 +35,8 @@ WINDOW = 60
 FAINT = 1e-6
 """A spread below this share of ``1 + |mean|`` counts for ever less: it may be rounding alone."""
 _DIGITS = 9  # ranks must not order rounding errors
-_NAME = re.compile(r"^(?P<left>\w+?)__(?P<op>[a-z]+)__(?P<right>\w+?)(?:__lag(?P<lag>[1-9]\d*))?$")
+_PART = r"(?:(?!__)\w)+"
+_NAME = re.compile(rf"^(?P<left>{_PART})__(?P<op>[a-z]+)__(?P<right>{_PART})(?:__lag(?P<lag>[1-9]\d*))?$")
 
 
 def compose(left: str, op: str, right: str, bars: int = 0) -> str:

@@ -54,7 +54,9 @@ BASIS_POINTS = frozenset({("return", "rmse"), ("return", "mae"), ("return", "wid
 Json = Mapping[str, Any]
 
 
-def render(evaluation: Json, plots: Mapping[str, pd.DataFrame], folds: pd.DataFrame) -> bytes:
+def render(
+    evaluation: Json, plots: Mapping[str, pd.DataFrame], folds: pd.DataFrame, *, selection: Json | None = None
+) -> bytes:
     """Return the report.
 
     Parameters
@@ -65,6 +67,8 @@ def render(evaluation: Json, plots: Mapping[str, pd.DataFrame], folds: pd.DataFr
         The tables ``equity``, ``reliability``, ``range`` and ``importance``.
     folds
         ``model``, ``target``, ``fold``, ``metric``, ``value``.
+    selection
+        The content of selection.json; what it changed has a section of its own where columns were chosen.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -83,6 +87,7 @@ def render(evaluation: Json, plots: Mapping[str, pd.DataFrame], folds: pd.DataFr
         verdicts=[verdict(target, evaluation["targets"][target]) for target in TARGETS],
         tables=[score_table(target, evaluation["targets"][target], coverage) for target in TARGETS],
         trading=trading_table(evaluation["trading"]),
+        selection=selection_table(selection or {}),
         slices=slice_tables(evaluation["slices"]),
         names=NAMES,
         number=number,
@@ -216,3 +221,30 @@ def slice_tables(slices: Json) -> list[dict[str, Any]]:
         }
         for kind, parts in slices.items()
     ]
+
+
+def selection_table(selection: Json) -> list[dict[str, Any]]:
+    """Return one row a target and model: its skill out of fold with all columns and with the chosen ones."""
+    rows = []
+    for target in (target for target in TARGETS if target in selection):
+        found, metric = selection[target], SKILL[target]
+        kept = f"{found['kept']} of {selection['columns']}"
+        stable = found["stability_across"]["value"]
+        for name, scores in found["models"].items():
+            cells = [(number(metric, scores[k]["value"]), interval(metric, scores[k])) for k in ("before", "after")]
+            gap, saved = scores["difference"], scores["loss_saved"]
+            proven = "" if gap["low"] is None else "better" if gap["low"] > 0 else "worse" if gap["high"] < 0 else ""
+            rows.append(
+                {
+                    "target": target,
+                    "model": FORECASTERS.get(name, name),
+                    "kept": kept,
+                    "stability": "–" if stable is None else f"{stable:.2f}",
+                    "metric": NAMES[metric],
+                    "cells": cells,
+                    "difference": (number(metric, gap["value"]), interval(metric, gap)),
+                    "proven": proven,
+                    "saved": "–" if saved["value"] is None else f"{100 * saved['value']:+.1f}%",
+                }
+            )
+    return rows

@@ -166,10 +166,10 @@ class _Scores:
 
 @dataclass(frozen=True)
 class _Part:
-    """What is left of the label in some rows (n,), of mean 0 and length 1; the block of each row; the known columns."""
+    """What is left of the label in some rows (n,), of mean 0 and length 1; blocks' first rows; the known columns."""
 
     label: Floats
-    block: Rows
+    starts: Rows
     basis: Floats
 
     @classmethod
@@ -177,7 +177,7 @@ class _Part:
         times, rank = np.unique(matrix.timestamp[rows], return_inverse=True)
         basis = _basis(_ranked(matrix.x[rows]))
         label = _without(_ranked(matrix.y[target][rows][:, None]), basis)[:, 0]
-        return cls(label, rank * BLOCKS // len(times), basis)
+        return cls(label, np.searchsorted(rank * BLOCKS // len(times), np.arange(BLOCKS)), basis)
 
     def scores(self, values: NDArray[np.float32]) -> _Scores:
         """Return how each column of (n, N) goes with what is left of the label."""
@@ -185,8 +185,7 @@ class _Part:
         for start in range(0, values.shape[1], _CHUNK):
             here = slice(start, start + _CHUNK)
             product = _without(_ranked(values[:, here]), self.basis) * self.label[:, None]
-            sums = np.zeros((BLOCKS, product.shape[1]))
-            np.add.at(sums, self.block, product)
+            sums = np.add.reduceat(product, self.starts, axis=0)
             spread = sums.std(axis=0, ddof=1) / np.sqrt(BLOCKS)
             t[here] = np.divide(sums.mean(axis=0), spread, out=np.zeros(len(spread)), where=spread > 0)
             correlation[here] = product.sum(axis=0)
