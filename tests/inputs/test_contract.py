@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.conftest import ROOT
 from tests.features.conftest import market_params
 from tests.inputs.conftest import GOOD
 from tradeloop.config import INPUT_KINDS, InputFiles, Market
@@ -58,3 +59,16 @@ def test_a_column_that_the_kind_does_not_have_is_refused(key: str) -> None:
 def test_features_need_columns_that_a_market_can_have() -> None:
     needed = {name for spec in registered(context=["X"]) for name in spec.needs}
     assert needed <= set(all_columns())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_page_names_every_column_of_a_kind(kind: str) -> None:
+    page = (ROOT / "docs" / "inputs.md").read_text(encoding="utf-8")
+    (row,) = [line for line in page.splitlines() if line.startswith(f"| `{kind}` ")]
+    _, columns, outputs, silent = row.strip("| ").split(" | ")[1:]
+    described = KINDS[kind]
+    assert [name for name in described.columns if f"`{name}`" not in columns] == []
+    plain = {name for name, output in described.outputs.items() if output.reads == (name,)}
+    assert [name for name in described.outputs if name not in plain and f"`{name}`" not in outputs] == []
+    ages = {"15m": "15 minutes", "1d": "1 day", "2d": "2 days", "5d": "5 days", None: "never"}
+    assert silent == ages[described.max_age]
