@@ -19,7 +19,8 @@ def features(layout: Layout, params: Params) -> None:
     remove_others(layout.features, symbols)
     with open_backend(params.compute) as backend:
         for kept in backend.map(partial(update, layout, params, schema), symbols):
-            print(f"features: {kept.symbol}: {len(kept.computed)} of {kept.parts} parts computed")
+            which = f", {kept.computed[0]} to {kept.computed[-1]}" if kept.computed else ""
+            print(f"features: {kept.symbol}: {len(kept.computed)} of {kept.parts} parts computed{which}")
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -42,9 +43,9 @@ def parts(times: Times, interval: timedelta) -> list[Part]:
     ['2024', '2025']
     """
     periods = times.astype(f"datetime64[{unit_of(interval)}]")
-    starts = np.flatnonzero(np.r_[True, periods[1:] != periods[:-1]]) if len(periods) else periods[:0]
-    stops = np.r_[starts[1:], len(periods)]
-    return [Part(str(periods[a]), int(a), int(b)) for a, b in zip(starts, stops, strict=True)]
+    changes = np.flatnonzero(periods[1:] != periods[:-1]) + 1
+    edges = [0, *changes.tolist(), len(periods)] if len(periods) else []
+    return [Part(str(periods[start]), start, stop) for start, stop in pairwise(edges)]
 
 
 def symbols(folder: Path) -> list[str]:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import shutil
 from collections.abc import Callable
 from datetime import timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +50,7 @@ def entities_of(records: list[tuple[str, int]]) -> pd.DataFrame:
 def repo(tmp_path: Path) -> Callable[..., Any]:
     """Build a store with `offline_store` of the type given; files are `first.parquet` and `second.parquet`."""
 
-    def build(kind: str, ttl: timedelta = timedelta(0), **options: Any) -> Any:
+    def build(kind: str, ttl: timedelta = timedelta(0), *, files: Path = tmp_path, **options: Any) -> Any:
         import_feast()
         from feast import Entity, FeatureStore, FeatureView, Field, FileSource, RepoConfig, ValueType
         from feast.types import Float32, String
@@ -56,7 +59,7 @@ def repo(tmp_path: Path) -> Callable[..., Any]:
             config=RepoConfig(
                 project="test",
                 provider="local",
-                registry=str(tmp_path / f"{kind}.db"),
+                registry=str(tmp_path / f"{kind}{ttl.total_seconds():.0f}.db"),
                 offline_store={"type": kind},
                 online_store={"type": "sqlite", "path": str(tmp_path / "online.db")},
                 entity_key_serialization_version=3,
@@ -71,7 +74,7 @@ def repo(tmp_path: Path) -> Callable[..., Any]:
                 schema=[Field(name="symbol", dtype=String), Field(name=feature, dtype=Float32)],
                 source=FileSource(
                     name=name,
-                    path=str(tmp_path / f"{name}.parquet"),
+                    path=str(files / f"{name}.parquet"),
                     timestamp_field="timestamp",
                     created_timestamp_column="created",
                     **options,
@@ -260,9 +263,23 @@ def duckdb_answer(store: Any, entities: pd.DataFrame, refs: list[str]) -> pd.Dat
     return job.to_df().sort_values("place", ignore_index=True)
 
 
+def split_up(folder: Path, rows: pd.DataFrame, cuts: list[int]) -> None:
+    """Write rows to several files, some of them in folders, in order."""
+    shutil.rmtree(folder, ignore_errors=True)
+    edges = [0, *sorted(min(cut, len(rows)) for cut in cuts), len(rows)]
+    for number, (start, stop) in enumerate(pairwise(edges)):
+        inside = folder if number == 0 else folder / f"{number}"
+        write_parquet(inside / "rows.parquet", rows[start:stop].reset_index(drop=True))
+
+
 def test_equals_feasts_duckdb_store(repo, tmp_path) -> None:
-    """Row for row on random small markets; ties of (event, created), where duckdb picks either, are not made."""
+    """Row for row on random small markets; ties of (event, created), where duckdb picks either, are not made.
+
+    Entity rows may be of unknown symbols, twice the same, and in any time zone; ours reads several files, duckdb one.
+    """
     small = st.integers(0, 7)
+    mine = functools.cache(lambda ttl: repo(OURS, timedelta(hours=ttl), files=tmp_path / "split"))
+    theirs = functools.cache(lambda ttl: repo("duckdb", timedelta(hours=ttl)))
 
     @settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
     @given(
@@ -270,17 +287,60 @@ def test_equals_feasts_duckdb_store(repo, tmp_path) -> None:
         st.lists(st.tuples(st.sampled_from("AB"), small, small), min_size=6, max_size=12, unique=True),
         st.lists(st.tuples(st.sampled_from("AB"), small, small), min_size=6, max_size=12, unique=True),
         st.sampled_from([0, 1, 4]),
+        st.sampled_from(["UTC", "America/New_York", "Asia/Kolkata"]),
+        st.lists(st.integers(0, 12), max_size=3),
     )
-    def check(entities, first, second, ttl) -> None:
-        write_parquet(tmp_path / "first.parquet", rows_of(first))
-        write_parquet(tmp_path / "second.parquet", rows_of(second, "other"))
-        mine, theirs = (repo(kind, timedelta(hours=ttl)) for kind in (OURS, "duckdb"))
-        frame = entities_of(entities)
+    def check(entities, first, second, ttl, zone, cuts) -> None:
+        for name, rows in (("first", rows_of(first)), ("second", rows_of(second, "other"))):
+            write_parquet(tmp_path / f"{name}.parquet", rows)
+            split_up(tmp_path / "split" / f"{name}.parquet", rows, cuts)
+        frame = entities_of([*entities, entities[0]])
+        frame["event_timestamp"] = frame["event_timestamp"].dt.tz_convert(zone)
         refs = ["first:value", "second:other"]
-        ours = mine.get_historical_features(frame, refs).to_df()
-        expected = duckdb_answer(theirs, frame, refs)
+        ours = mine(ttl).get_historical_features(frame, refs).to_df()
+        expected = duckdb_answer(theirs(ttl), frame, refs)
         assert ours["place"].tolist() == frame["place"].tolist()
-        for column in ("symbol", "event_timestamp", "value", "other"):
+        assert (ours["event_timestamp"] == frame["event_timestamp"]).all()
+        for column in ("symbol", "value", "other"):
             assert ours[column].equals(expected[column].astype(ours[column].dtype)), column
+
+    check()
+
+
+def in_force(rows: list[tuple[str, int, int]], symbol: str, hour: int, ttl: int) -> float:
+    """Look at every row: the newest by event time, then by created time, then by place, of those known by then."""
+    known = [(event, created, place) for place, (of, event, created) in enumerate(rows) if of == symbol]
+    visible = [row for row in known if max(row[:2]) <= hour]
+    if not visible:
+        return np.nan
+    event, _, place = max(visible)
+    return float(place) if not ttl or event + ttl >= hour else np.nan
+
+
+def test_equals_a_search_of_every_row(repo, tmp_path) -> None:
+    """Two views with ties and restatements among their rows, over files split anywhere, in plain Python."""
+    small = st.integers(0, 9)
+    rows = st.lists(st.tuples(st.sampled_from("AB"), small, small), min_size=1, max_size=14)
+    store = functools.cache(lambda ttl: repo(OURS, timedelta(hours=ttl)))
+
+    @settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow])
+    @given(
+        st.lists(st.tuples(st.sampled_from("ABC"), small), min_size=1, max_size=12),
+        rows,
+        rows,
+        st.sampled_from([0, 2]),
+        st.sampled_from([None, "UTC", "Europe/London", "Australia/Lord_Howe"]),
+        st.lists(st.integers(0, 14), max_size=3),
+    )
+    def check(entities, first, second, ttl, zone, cuts) -> None:
+        split_up(tmp_path / "first.parquet", rows_of(first), cuts)
+        split_up(tmp_path / "second.parquet", rows_of(second, "other"), cuts)
+        frame = entities_of(entities)
+        times = frame["event_timestamp"]
+        frame["event_timestamp"] = times.dt.tz_localize(None) if zone is None else times.dt.tz_convert(zone)
+        got = store(ttl).get_historical_features(frame, ["second:other", "first:value"]).to_df()
+        for column, source in (("value", first), ("other", second)):
+            expected = [in_force(source, symbol, hour, ttl) for symbol, hour in entities]
+            np.testing.assert_array_equal(got[column], np.array(expected, dtype=np.float32))
 
     check()
