@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -19,6 +20,9 @@ from tradeloop.bars import Bars
 from tradeloop.features import FeatureSpec, registered
 from tradeloop.features.contract import Function, violations
 from tradeloop.features.engine import registered_for
+
+if TYPE_CHECKING:
+    from hmmlearn.hmm import GaussianHMM
 
 MARKETS = (("us_daily", "AAPL"), ("us_daily", "GOOG"), ("eurusd_hourly", "EURUSD"), ("btc_15m", "BTCUSD"))
 HOUR = timedelta(hours=1)
@@ -133,6 +137,41 @@ def _last_price(bars: Bars) -> np.ndarray:
     return np.log(bars.close / bars.close[-1])
 
 
+def _observations(bars: Bars) -> np.ndarray:
+    return np.column_stack([np.nan_to_num(_log_return(bars)) * 50, np.log(np.log(bars.high / bars.low) + 1e-4)])
+
+
+def _hidden_markov() -> GaussianHMM:
+    """Return a model of two states with fixed parameters, so that all that looks ahead is how it is read."""
+    from hmmlearn.hmm import GaussianHMM
+
+    model = GaussianHMM(2, covariance_type="diag")
+    model.startprob_, model.transmat_ = np.array([0.5, 0.5]), np.array([[0.9, 0.1], [0.1, 0.9]])
+    model.means_ = np.array([[0.0, -4.1], [0.0, -3.5]])
+    model.covars_ = np.array([[0.5, 0.3], [2.0, 0.3]])
+    return model
+
+
+def _smoothed_states(bars: Bars) -> np.ndarray:
+    return _hidden_markov().predict_proba(_observations(bars))[:, 1]
+
+
+def _most_likely_path(bars: Bars) -> np.ndarray:
+    return _hidden_markov().predict(_observations(bars)).astype(float)
+
+
+def _open_higher_bar(bars: Bars) -> np.ndarray:
+    """Join the five bars' close to each of the five, as a resample that is merged back by its label does."""
+    label = np.arange(len(bars)) // 5
+    ends = np.minimum(5 * label + 4, len(bars) - 1)
+    return np.log(bars.close[ends] / bars.open[5 * label])
+
+
+def _sample_quantile_regime(bars: Bars) -> np.ndarray:
+    spread = np.log(bars.high / bars.low)
+    return np.digitize(spread, np.quantile(spread, [0.25, 0.75])).astype(float)
+
+
 LOOK_AHEAD = {
     "shift(-1)": _next_return,
     "fill with the mean": _filled_shift,
@@ -143,6 +182,10 @@ LOOK_AHEAD = {
     "smoothing from both ends": _reversed_ewm,
     "full-sample rank": _sample_rank,
     "relative to the last price": _last_price,
+    "smoothed states of a hidden Markov model": _smoothed_states,
+    "its likeliest path": _most_likely_path,
+    "an open higher bar": _open_higher_bar,
+    "regimes by quantiles of the sample": _sample_quantile_regime,
 }
 
 
