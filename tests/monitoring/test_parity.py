@@ -45,11 +45,11 @@ def served(market: Market, symbol: str, place: int) -> tuple[datetime, np.ndarra
     return bars.timestamp[place].item().replace(tzinfo=UTC), compute(bars, market.schema)[place]
 
 
-def log(database: Database, market: Market, *rows: tuple[str, datetime, np.ndarray], **changes: Any) -> None:
+def log(database: Database, of: Market, *rows: tuple[str, datetime, np.ndarray], **changes: Any) -> None:
     """Log a prediction for each row, as the service does."""
     with PredictionLog(database) as writer:
         for number, (symbol, time, values) in enumerate(rows):
-            writer.append([replace(prediction(market, f"p{number}", symbol, time, values), **changes)]).result()
+            writer.append([replace(prediction(of, f"p{number}", symbol, time, values), **changes)]).result()
 
 
 def prediction(market: Market, name: str, symbol: str, time: datetime, values: np.ndarray) -> Prediction:

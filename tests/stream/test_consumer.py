@@ -10,6 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from stages.check import check
+from stages.features import features
+from stages.ingest import ingest
 from tests.stream.market import HELD_BACK, SERIES, SYMBOLS, Market, held_back, messages, statuses
 from tradeloop.errors import StoreError
 from tradeloop.features import compute_tail
@@ -209,4 +212,19 @@ def test_without_history_a_market_begins_cold(plain: Market, tmp_path: Path) -> 
     assert set(statuses(consumer.take(messages(bars)))) == {"new"}
     rows = store.read(["AAPL"], plain.schema)
     assert rows.found.all() and np.isfinite(rows.vectors[0, plain.schema.names.index("close_location")])
+    store.close()
+
+
+def test_the_pipeline_makes_the_rows_that_were_online(plain: Market) -> None:
+    """The stages themselves, over the source and the journal: bit for bit what the online store holds."""
+    store = OnlineStore(plain.layout, plain.params)
+    consumer = plain.consumer(store)
+    consumer.take(messages(held_back()))
+    for stage in (ingest, check, features):
+        stage(plain.layout, plain.params)
+    rows = store.read(SYMBOLS, plain.schema)
+    for place, symbol in enumerate(SYMBOLS):
+        made = pd.read_parquet(plain.layout.features / f"{symbol}.parquet").iloc[-1]
+        assert made["timestamp"].tz_localize(None) == rows.feature_time[place]
+        np.testing.assert_array_equal(made[list(plain.schema.names)].to_numpy(np.float32), rows.vectors[place])
     store.close()

@@ -22,7 +22,7 @@ import orjson
 from tradeloop.bars import Bars
 from tradeloop.clock import Clock, LiveClock
 from tradeloop.config import Params
-from tradeloop.errors import DataError, StoreError, TradeloopError
+from tradeloop.errors import DataError, StoreError
 from tradeloop.features import schema_for
 from tradeloop.features.streaming import Outcome, Streaming
 from tradeloop.inputs.contract import input_columns
@@ -107,7 +107,9 @@ class Consumer:
 
     def newest(self, symbol: str) -> int | None:
         """Return the close of a symbol's newest bar, in microseconds since 1970; None where it has none."""
-        times = self._engine.bars(symbol).timestamp if self._engine else ()
+        if self._engine is None:
+            return None
+        times = self._engine.bars(symbol).timestamp
         return int(times[-1].astype(np.int64)) if len(times) else None
 
     def take(self, messages: Sequence[Message]) -> list[Taken]:
@@ -257,12 +259,10 @@ class Consumer:
     def _join_inputs(self, engine: Streaming, symbols: Iterable[str]) -> None:
         """Give the kept bars what the market's files beyond bars say of them now."""
         assert self._inputs is not None
+        for problem in self._inputs.refresh().values():
+            self.problem = problem
         for symbol in symbols:
-            times = engine.bars(symbol).timestamp
-            try:
-                engine.join_inputs(symbol, self._inputs.known(symbol, times))
-            except TradeloopError as error:
-                self.problem = str(error)
+            engine.join_inputs(symbol, self._inputs.known(symbol, engine.bars(symbol).timestamp))
 
 
 def _letter(message: Message, reason: str) -> bytes:
