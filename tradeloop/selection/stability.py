@@ -20,11 +20,11 @@ def stability(chosen: NDArray[np.bool_], *, confidence: float = 0.95) -> Interva
     z = chosen.astype(np.float64)
     m, d = z.shape
     share, size = z.mean(axis=0), z.sum(axis=1)
-    mean = share.sum() / d
+    mean = float(share.mean())
     if m < 2 or not 0 < mean < 1:
         return Interval(float("nan"), float("nan"), float("nan"))
     chance = mean * (1 - mean)
-    value = 1.0 - m / (m - 1) * float((share * (1 - share)).mean()) / chance
+    value = 1.0 - m / (m - 1) * float((share * (1 - share)).mean() / chance)
     apart = 2 * size * mean / d - size / d - mean + 1
     each = ((z * share).mean(axis=1) - size * mean / d + value / 2 * apart) / chance
     error = 2.0 / m * float(np.sqrt(((each - each.mean()) ** 2).sum()))
