@@ -142,6 +142,8 @@ class ParityMonitor:
         commits, _ = self._journal.read(BEGINNING)
         restated = 0
         different: list[tuple[float, str]] = []
+        if self._inputs is not None:
+            self._inputs.refresh()  # what is broken stays as it was, here as where the rows were made
         for row in served:
             tail = self._tail(row, context)
             if tail is not None and _restated(commits, row, tail):
@@ -163,7 +165,8 @@ class ParityMonitor:
             return None
         tail = bars[max(end - self._lookback, 0) : end]
         known = {name: known_close(tail.timestamp, frame) for name, frame in context.items()}
-        inputs = {} if self._inputs is None else self._inputs.known(row["symbol"], tail.timestamp)
+        since = bars.timestamp[end - len(tail) - 1] if end > len(tail) else None
+        inputs = {} if self._inputs is None else self._inputs.known(row["symbol"], tail.timestamp, since=since)
         return replace(tail, context=known, inputs=inputs)
 
     def _difference(self, row: Mapping[str, Any], tail: Bars | None) -> tuple[float, str]:
