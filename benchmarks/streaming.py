@@ -4,10 +4,11 @@
 
 `update` takes each of the market's newest bars in turn and gives the row of the features that params.yaml switches on;
 "all" is every registered one that the market's data allows. The families' rows are measured one family alone, so that
-what they share is counted in each. Processor time is the thread's own; wall time holds whatever else the machine does. End to end is
-`Consumer.take`, from JSON to the journal (flushed) and the online store, one bar or many bars a commit; of a symbol's
-bars in one commit only the newest row is computed, as in production. It reads a file market with the newest bars held
-back, in a folder of its own, and for Redis database 7 of `--redis`.
+what they share is counted in each. Processor time is the thread's own; wall time holds whatever else the machine does.
+
+End to end is `Consumer.take`, from JSON to the journal (flushed) and the online store, one or many bars a commit; of
+a symbol's bars in one commit only the newest row is computed, as in production. It reads a file market with the newest
+bars held back, in a folder of its own, and writes to database 7 of the Redis that `--redis` names.
 """
 
 from __future__ import annotations
