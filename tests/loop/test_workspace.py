@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 from collections.abc import Callable
 from datetime import timedelta
@@ -13,6 +14,7 @@ import pytest
 import yaml
 
 from tests.conftest import Project
+from tests.loop import fake_dvc
 from tests.loop.conftest import NIGHT, Bench, Repository, until
 from tests.loop.fake_dvc import MODEL
 from tradeloop.errors import ConfigError
@@ -21,7 +23,7 @@ from tradeloop.loop.dvc_trainer import DvcTrainer
 from tradeloop.loop.limits import Limits
 from tradeloop.loop.progress import Progress, explain, stages_before
 from tradeloop.loop.retrain import Retraining
-from tradeloop.loop.workspace import DVC, overridden, prune
+from tradeloop.loop.workspace import DVC, Workspace, overridden, prune
 from tradeloop.state.database import Database
 from tradeloop.state.jobs import JobQueue
 
@@ -111,6 +113,24 @@ def test_a_killed_attempt_goes_on_after_its_last_stage(bench: Callable[..., Benc
     pipeline.run("dvc", "exp", "apply", str(experiment["name"]))
     assert (pipeline.root / "data" / "train").read_text() == "train"
     assert "# of the wall, each attempt" in (pipeline.root / "params.yaml").read_text()  # its comments survive
+
+
+def test_a_clone_begins_with_the_projects_feature_parts(repository: Repository) -> None:
+    """Copies: what the clone's stages write there leaves the project's as they were."""
+    part = repository.layout.features / "A" / "2020.parquet"
+    part.parent.mkdir(parents=True)
+    part.write_bytes(b"rows")
+    workspace = Workspace(repository.layout, "job")
+    dvc = (sys.executable, str(Path(fake_dvc.__file__)))
+    assert not workspace.prepare({}, dvc)
+    copied = workspace.layout.features / "A" / "2020.parquet"
+    assert copied.read_bytes() == b"rows"
+    copied.write_bytes(b"other")
+    assert part.read_bytes() == b"rows"
+    workspace.discard()
+    shutil.rmtree(repository.layout.features)
+    workspace.prepare({}, dvc)
+    assert not workspace.layout.features.exists()
 
 
 class TestOverridden:

@@ -8,6 +8,7 @@ below ``refs/exps``, which is what makes the run an experiment there.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
@@ -95,6 +96,7 @@ class Workspace:
         config = f"[cache]\n    dir = {cache}\n[core]\n    site_cache_dir = {self.root}/.dvc/site\n"
         write_bytes(self.root / ".dvc" / "config.local", config.encode())
         write_bytes(self.layout.params, params)
+        _copy_features(self.project, self.layout)
         if overrides:
             from tradeloop.config import load_params
 
@@ -139,6 +141,15 @@ class Workspace:
         except (OSError, ValueError):
             return {}
         return content if isinstance(content, dict) else {}
+
+
+def _copy_features(project: Layout, clone: Layout) -> None:
+    """Give the clone the project's feature parts, of which its stage computes again what has changed since.
+
+    What goes away meanwhile is computed. No links: DVC would make its cache's files of them, and protect those.
+    """
+    with contextlib.suppress(OSError):
+        shutil.copytree(project.features, clone.features, dirs_exist_ok=True)
 
 
 def folder(project: Layout) -> Path:
