@@ -58,3 +58,13 @@ def test_curves_compound_the_returns(honest: Case) -> None:
     start = honest.holdout.timestamp.min()
     worth = [bars.close[-1] / bars.close[bars.timestamp == start][0] for bars in honest.holdout.bars.values()]
     assert curves["buy_and_hold"].iloc[-1] == pytest.approx(np.mean(worth))
+
+
+def test_columns_that_were_searched_for_count_as_trials(skilled: Case) -> None:
+    config = skilled.params.evaluate
+    alone, _ = judge_trading(skilled.holdout, config, 0)
+    searched, _ = judge_trading(skilled.holdout, config, 0, searched=3000)
+    assert searched["trials"] == alone["trials"] + 3000
+    assert searched["deflated_sharpe"] < alone["deflated_sharpe"]
+    assert searched["metrics"] == alone["metrics"]
+    assert "searched" not in alone
