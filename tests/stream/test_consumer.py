@@ -13,7 +13,9 @@ import pytest
 from stages.check import check
 from stages.features import features
 from stages.ingest import ingest
-from tests.stream.market import HELD_BACK, SERIES, SYMBOLS, Market, held_back, messages, statuses
+from tests.stream.market import HELD_BACK, SERIES, SYMBOLS, Market, held_back, make_market, messages, statuses
+from tradeloop import partitions
+from tradeloop.config.inputs import InputFiles
 from tradeloop.errors import StoreError
 from tradeloop.features import compute_tail
 from tradeloop.state.online import OnlineStore
@@ -215,6 +217,11 @@ def test_without_history_a_market_begins_cold(plain: Market, tmp_path: Path) -> 
     store.close()
 
 
+def newest_stored(market: Market, symbol: str) -> pd.Series:
+    """The newest row that the features stage wrote."""
+    return pd.read_parquet(partitions.files(market.layout.features, symbol)[-1]).iloc[-1]
+
+
 def test_the_pipeline_makes_the_rows_that_were_online(plain: Market) -> None:
     """The stages themselves, over the source and the journal: bit for bit what the online store holds."""
     store = OnlineStore(plain.layout, plain.params)
@@ -224,7 +231,48 @@ def test_the_pipeline_makes_the_rows_that_were_online(plain: Market) -> None:
         stage(plain.layout, plain.params)
     rows = store.read(SYMBOLS, plain.schema)
     for place, symbol in enumerate(SYMBOLS):
-        made = pd.read_parquet(plain.layout.features / f"{symbol}.parquet").iloc[-1]
+        made = newest_stored(plain, symbol)
         assert made["timestamp"].tz_localize(None) == rows.feature_time[place]
         np.testing.assert_array_equal(made[list(plain.schema.names)].to_numpy(np.float32), rows.vectors[place])
+    store.close()
+
+
+@pytest.mark.parametrize(("late_bars", "status"), [(64, "restated"), (0, "too_old")])
+def test_the_parameters_say_how_late_a_bar_may_be(tmp_path: Path, late_bars: int, status: str) -> None:
+    market = make_market(tmp_path, late_bars=late_bars)
+    consumer = market.consumer()
+    assert consumer._engine is not None
+    kept = pd.read_parquet(tmp_path / "bars" / "IBM.parquet").iloc[-consumer._engine.lookback - 5]
+    row = {name: float(kept[name]) for name in ("open", "high", "low", "close")}
+    message = {"symbol": "IBM", "timestamp": kept["timestamp"].isoformat(), **row, "volume": 1.0}
+    assert statuses(consumer.take([Message(json.dumps(message))])) == [status]
+    consumer.close()
+
+
+def test_data_beyond_bars_comes_from_its_own_files(tmp_path: Path) -> None:
+    """Funding rates in a file that grows: the rows are those that the stages would make of the same file."""
+    market = make_market(tmp_path)
+    inputs = {"funding": InputFiles(path="funding", max_age="30d")}
+    mine = market.params.active.model_copy(update={"inputs": inputs, "symbols": ["AAPL"], "context": []})
+    families = market.params.features.model_copy(update={"families": ["price_action", "derivatives"]})
+    market.params = market.params.model_copy(update={"markets": {"mine": mine}, "features": families})
+    content = [one for one in held_back() if one.get("symbol") == "AAPL"]
+    times = pd.to_datetime([one["timestamp"] for one in content[:-1]])
+    history = pd.read_parquet(tmp_path / "bars" / "AAPL.parquet")["timestamp"]
+    rates = pd.DataFrame({"timestamp": [*history, *times]}).assign(hours=8.0)
+    rates["rate"] = 1e-4 * np.sin(np.arange(len(rates)))
+    rates["known_at"] = rates["timestamp"]
+    (tmp_path / "funding").mkdir()
+    rates.to_parquet(tmp_path / "funding" / "AAPL.parquet", index=False)
+    store = OnlineStore(market.layout, market.params)
+    consumer = market.consumer(store)
+    assert set(statuses(consumer.take(messages(content)))) == {"new"}
+    for stage in (ingest, check, features):
+        stage(market.layout, market.params)
+    made = newest_stored(market, "AAPL")
+    columns = list(market.schema.names)
+    assert any("funding" in name for name in columns)
+    row = store.read(["AAPL"], market.schema)
+    np.testing.assert_array_equal(made[columns].to_numpy(np.float32), row.vectors[0])
+    assert np.isfinite(row.vectors[0]).all() and consumer.problem is None
     store.close()

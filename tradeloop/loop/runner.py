@@ -29,7 +29,6 @@ from tradeloop.loop.turn import Loop, Parts, Turn
 from tradeloop.monitoring import parity
 from tradeloop.monitoring.drift_report import DriftReports
 from tradeloop.monitoring.feed import SourceFeed
-from tradeloop.monitoring.parity import ParityMonitor
 from tradeloop.monitoring.staleness import Staleness
 from tradeloop.promotion import require_schema
 from tradeloop.registry import Registry
@@ -72,7 +71,7 @@ class Runner:
         self._database: Database | None = None
         self._loop: Loop | None = None
         self._refresher: Refresher | None = None
-        self._parity: ParityMonitor | None = None
+        self._parity: parity.ParityMonitor | None = None
         self._online: OnlineStore | None = None
         self._served: dict[str, datetime | None] = {}
         self._reports = DriftReports(layout.live / "reports", params.drift)
@@ -134,7 +133,7 @@ class Runner:
         )
         if self._online is None:
             self._online = OnlineStore(self._layout, self._params)
-        self._parity = ParityMonitor(self._layout, self._params, feed, database)
+        self._parity = parity.ParityMonitor(self._layout, self._params, feed, database)
         if live and self._refresher is None:
             self._refresher = Refresher(self._layout, self._params, feed, self._online)
         parts = Parts(
@@ -226,11 +225,10 @@ class Runner:
         except DataError as error:
             self._fault(parity.COMPONENT, str(error))
             return
-        if found is None:
-            return
-        if found.different:
-            self._fault(parity.COMPONENT, found.line)
-        Heartbeats(self._database, self._params.market).beat(parity.COMPONENT, found.state, found.line, found.at)
+        if found is not None:
+            Heartbeats(self._database, self._params.market).beat(parity.COMPONENT, found.state, found.line, found.at)
+            if found.different:
+                self._fault(parity.COMPONENT, found.line)
 
     def _fault(self, kind: str, message: str) -> None:
         self._say(f"{kind}: {message}")
