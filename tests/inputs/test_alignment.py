@@ -159,7 +159,7 @@ def cases(draw: st.DrawFn) -> tuple[str, pd.DataFrame, Times]:
     return kind, rows(kind, times, known, **made), closes
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(case=cases(), age=st.sampled_from([None, 5 * MINUTES]))
 def test_later_rows_change_nothing_and_an_earlier_begin_neither(case: tuple, age: timedelta | None) -> None:
     kind, frame, closes = case
