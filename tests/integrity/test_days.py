@@ -106,7 +106,7 @@ def test_the_days_of_the_bitcoin_series_that_are_held_back() -> None:
     table = days(real("btc_15m", "BTCUSD"))
     assert held(table) == {"10-27": 76.8, "11-27": 46.7, "11-28": 0.0, "11-29": 47.7}
     assert table["missing"].sum() == 244 and len(table) == 94
-    assert quarantined(table, "BTCUSD")["day"].dt.strftime("%m-%d").tolist() == ["11-28", "11-27", "11-29", "10-27"]
+    assert quarantined(table)["day"].dt.strftime("%m-%d").tolist() == ["11-28", "11-27", "11-29", "10-27"]
 
 
 def test_no_day_of_the_default_market_is_held_back() -> None:

@@ -76,7 +76,7 @@ def test_the_page_of_bitcoin_shows_what_was_found(bitcoin: Examined) -> None:
 
 
 def test_the_map_has_a_cell_for_each_day_that_shades_by_what_is_missing(bitcoin: Examined) -> None:
-    found = heat_map(bitcoin.days)
+    found = heat_map(bitcoin.days_of)
     assert (found["unit"], len(found["cells"]), found["left_out"]) == ("day", 94, 0)
     shade = {cell["title"].split(":")[0].split()[1]: cell["shade"] for cell in found["cells"]}
     assert shade["2021-11-28"] == "rgb(179,68,30)" and shade["2021-11-26"] == "#dcefe9"
@@ -87,7 +87,7 @@ def test_the_map_has_a_cell_for_each_day_that_shades_by_what_is_missing(bitcoin:
 
 def test_longer_series_have_a_column_a_month() -> None:
     frame = series(24 * 200)
-    found = heat_map(examined({"A": frame, "B": frame.drop(index=range(24 * 35, 24 * 40))}).days)
+    found = heat_map(examined({"A": frame, "B": frame.drop(index=range(24 * 35, 24 * 40))}).days_of)
     assert (found["unit"], len(found["cells"])) == ("month", 14)  # January to July
     titles = [cell["title"] for cell in found["cells"] if cell["shade"] != "#dcefe9"]
     assert titles == ["B 2024-02: 120 of 696 bars missing"]
@@ -95,7 +95,7 @@ def test_longer_series_have_a_column_a_month() -> None:
 
 
 def test_a_line_hangs_for_each_day_that_lost_points(bitcoin: Examined) -> None:
-    (strip,) = score_strips(bitcoin.days, 80)
+    (strip,) = score_strips(bitcoin.days_of, 80)
     lost = bitcoin.days[bitcoin.days["score"] < 100]
     assert len(strip["lines"]) == len(lost) and strip["days"] == 94 and strip["quarantined"] == 4
     assert sum(line["bad"] for line in strip["lines"]) == 4 and strip["threshold"] == 20
@@ -111,7 +111,7 @@ def test_a_good_market_has_a_page_without_findings() -> None:
 def test_of_many_symbols_the_worst_are_drawn() -> None:
     good, bad = series(48), series(48).drop(index=[20, 21])
     frames = {f"S{n}": bad if n == 7 else good for n in range(SYMBOLS + 5)}
-    found = heat_map(examine(frames, MARKET, Check()).days)
+    found = heat_map(examine(frames, MARKET, Check()).days_of)
     assert len(found["names"]) == SYMBOLS and "S7" in dict(found["names"]) and found["left_out"] == 5
 
 

@@ -107,7 +107,7 @@ def test_a_bar_beside_the_gap_that_changed_is_a_restatement_and_the_newer_one_st
     found = examined(without(10, 11), source)
     report = found.reports[0]
     assert counts(report) == {"duplicate": 1, "restated": 1}
-    assert list(found.notes()) == ["X: asked again for 1 gaps: 2 of 2 missing bars came, 1 beside them had changed"]
+    assert list(found.notes()) == ["X: asked again for 1 gap: 2 of 2 missing bars came, 1 beside them had changed"]
     pd.testing.assert_frame_equal(report.clean(), now)
 
 

@@ -216,7 +216,7 @@ def test_a_file_that_was_mended_since_fills_the_gaps(layout, parameters, csv_mar
     assert len(pd.read_parquet(layout.clean / "bars" / "BB.parquet")) == 394
     capsys.readouterr()
     check(layout, params)
-    assert capsys.readouterr().out.splitlines() == ["check: BB: asked again for 1 gaps: 6 of 6 missing bars came"]
+    assert capsys.readouterr().out.splitlines() == ["check: BB: asked again for 1 gap: 6 of 6 missing bars came"]
     clean, raw = (pd.read_parquet(folder / "bars" / "BB.parquet") for folder in (layout.clean, layout.raw))
     assert (len(clean), len(raw)) == (400, 394)
     report = json.loads((layout.reports / "integrity.json").read_text())["symbols"]["BB"]

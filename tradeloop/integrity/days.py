@@ -67,7 +67,6 @@ def _sessions(calendar: str, times: Times) -> tuple[Times, Times, Times]:
     return table.index.to_numpy(dtype="datetime64[us]"), before, closes
 
 
-def quarantined(days: pd.DataFrame, symbol: str) -> pd.DataFrame:
-    """Return a symbol's days that are not admitted, the worst first."""
-    mine = days[(days["symbol"] == symbol) & ~days["admitted"]]
-    return mine.sort_values(["score", "day"], kind="stable", ignore_index=True)
+def quarantined(days: pd.DataFrame) -> pd.DataFrame:
+    """Return the days that are not admitted, the worst first."""
+    return days[~days["admitted"]].sort_values(["score", "day"], kind="stable", ignore_index=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import pandas as pd
@@ -36,6 +37,11 @@ class Examined:
     refills: Mapping[str, Refill]
     min_score: float
 
+    @cached_property
+    def days_of(self) -> Mapping[str, pd.DataFrame]:
+        """The days by symbol, in the market's order."""
+        return {str(symbol): mine for symbol, mine in self.days.groupby("symbol", sort=False)}
+
     def notes(self) -> Iterator[str]:
         """Yield what a person should know beside the table: bars that came, twins, days that are held back."""
         for report in self.reports:
@@ -43,28 +49,28 @@ class Examined:
             if gaps is not None and gaps.asked:
                 came = f"{gaps.came} of {gaps.missing} missing bars came"
                 beside = f", {gaps.restated} beside them had changed" if gaps.restated else ""
-                yield f"{symbol}: asked again for {gaps.asked} gaps: {came}{beside}"
+                yield f"{symbol}: asked again for {gaps.asked} gap{'s' * (gaps.asked > 1)}: {came}{beside}"
             if gaps is not None and gaps.problem:
                 yield f"{symbol}: the source did not answer for its gaps: {gaps.problem}"
             for finding in report.findings("twin"):
                 yield f"{symbol}: {finding.text}"
-            if len(bad := quarantined(self.days, symbol)):
-                total = int((self.days["symbol"] == symbol).sum())
-                rule = f"below check.min_score = {self.min_score:g}"
-                yield f"{symbol}: {len(bad)} of {total} days are held back from learning, {rule}: {_shown(bad)}"
+            days = self.days_of[symbol]
+            if len(bad := quarantined(days)):
+                why = f"below check.min_score = {self.min_score:g}: {_shown(bad)}"
+                yield f"{symbol}: {len(bad)} of {len(days)} days are held back from learning, {why}"
 
     def summary(self) -> dict[str, Any]:
         """Return the reports' summaries by symbol, with their days and what came of asking again."""
         return {report.symbol: {**report.summary(), **self._beside(report.symbol)} for report in self.reports}
 
     def _beside(self, symbol: str) -> dict[str, Any]:
-        bad = quarantined(self.days, symbol)
+        bad = quarantined(self.days_of[symbol])
         examples = [
             {"day": f"{day:%Y-%m-%d}", "score": round(float(score), 2)}
             for day, score in zip(bad["day"][:EXAMPLES], bad["score"], strict=False)
         ]
         days = {
-            "all": int((self.days["symbol"] == symbol).sum()),
+            "all": len(self.days_of[symbol]),
             "quarantined": len(bad),
             **({"worst": examples} if examples else {}),
         }

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from tradeloop.bars import Times
 from tradeloop.integrity.examine import Examined
 from tradeloop.integrity.report import RULES, Report
 
 WIDTH = 900  # of a plot, in its own units
 ROW = 16  # of the heat map
+LABEL = 45  # what a date below it needs
 BY_DAY = 130  # days up to which the heat map has a column a day, beyond it a column a month
 SYMBOLS = 60  # that are drawn, the worst; the table has all
+DAY = pd.Timedelta(days=1)
 SHOWN = 25  # findings of one rule and symbol, and quarantined days of one symbol
 
 
@@ -32,10 +36,11 @@ def render(found: Examined, market: str) -> bytes:
         market=market,
         rows=[_row(report) for report in found.reports],
         notes=list(found.notes()),
-        heat=heat_map(found.days),
-        strips=score_strips(found.days, found.min_score),
+        heat=heat_map(found.days_of),
+        strips=score_strips(found.days_of, found.min_score),
         tables=[table for report in found.reports for table in _findings(report)],
         days=_quarantined(found.days),
+        held_back=int((~found.days["admitted"]).sum()),
         min_score=found.min_score,
         rules=RULES,
         width=WIDTH,
@@ -53,47 +58,62 @@ def _row(report: Report) -> dict[str, Any]:
     }
 
 
-def heat_map(days: pd.DataFrame) -> dict[str, Any]:
-    """Return the geometry of the map of gaps: a row a symbol, a column a day or month, shaded by the share missing."""
-    by_day = days["day"].nunique() <= BY_DAY
-    period = days["day"].dt.to_period("D" if by_day else "M")
-    parts = days.groupby(["symbol", period], sort=False)[["bars", "missing"]].sum()
-    columns = pd.period_range(period.min(), period.max(), freq="D" if by_day else "M")
-    symbols = _worst(days, "missing")
+def heat_map(days: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
+    """Return the geometry of the map of gaps: a row a symbol, a column a day or month, shaded by the share missing.
+
+    Parameters
+    ----------
+    days
+        By symbol; see `days.day_table`.
+    """
+    first, last = _ends(days)
+    unit = "day" if (last - first).days < BY_DAY else "month"
+    ends = np.array([first, last], dtype="datetime64[us]").astype("datetime64[D]" if unit == "day" else "datetime64[M]")
+    columns: Times = np.arange(ends[0], ends[1] + 1)
+    symbols = _worst({symbol: int(mine["missing"].sum()) for symbol, mine in days.items()})
     cell = WIDTH / len(columns)
-    place = {column: at for at, column in enumerate(columns)}
-    row = {symbol: at for at, symbol in enumerate(symbols)}
-    cells = [
-        {
-            "x": round(place[when] * cell, 2),
-            "y": row[symbol] * ROW,
-            "shade": _shade(missing / (bars + missing)),
-            "title": f"{symbol} {when}: {missing} of {bars + missing} bars missing",
-        }
-        for (symbol, when), bars, missing in zip(parts.index, parts["bars"], parts["missing"], strict=True)
-        if symbol in row
-    ]
-    # A label where a month (or, of months, a year) begins, not closer than a word is wide.
-    begins = [c for c in columns if (c.day == 1 if by_day else c.month == 1)] or [columns[0]]
-    begins = begins[:: int(np.ceil(len(begins) * 60 / WIDTH))]
-    labels = [(round(place[c] * cell, 2), c.strftime("%Y-%m" if by_day else "%Y")) for c in begins]
+    cells = []
+    for row, symbol in enumerate(symbols):
+        place = np.searchsorted(columns, days[symbol]["day"].to_numpy(dtype=columns.dtype))
+        bars, missing = (np.bincount(place, days[symbol][name]).astype(int) for name in ("bars", "missing"))
+        cells += [
+            {
+                "x": round(at * cell, 2),
+                "y": row * ROW,
+                "shade": _shade(missing[at] / (bars[at] + missing[at])),
+                "title": f"{symbol} {columns[at]}: {missing[at]} of {bars[at] + missing[at]} bars missing",
+            }
+            for at in np.flatnonzero(bars + missing)
+        ]
     return {
-        "unit": "day" if by_day else "month",
+        "unit": unit,
         "cells": cells,
-        "names": [(symbol, row[symbol] * ROW) for symbol in symbols],
-        "labels": labels,
+        "names": [(symbol, row * ROW) for row, symbol in enumerate(symbols)],
+        "labels": _labels(columns, cell),
         "cell": round(max(cell - 0.5, cell * 0.8), 2),
         "row": ROW,
         "height": ROW * len(symbols),
-        "left_out": days["symbol"].nunique() - len(symbols),
+        "left_out": len(days) - len(symbols),
     }
 
 
-def _worst(days: pd.DataFrame, by: str) -> list[str]:
-    """Return the symbols with most of a column, at most `SYMBOLS`, in their own order."""
-    totals = days.groupby("symbol", sort=False)[by].sum()
-    chosen = set(totals.sort_values(ascending=False, kind="stable").index[:SYMBOLS])
-    return [str(symbol) for symbol in totals.index if symbol in chosen]
+def _labels(columns: Times, cell: float) -> list[tuple[float, str]]:
+    """Return where a month (or, of months, a year) begins and what to call it, not closer than a word is wide."""
+    coarse = columns.astype("datetime64[M]" if columns.dtype == np.dtype("datetime64[D]") else "datetime64[Y]")
+    begins = np.flatnonzero(columns == coarse.astype(columns.dtype))
+    begins = begins if len(begins) else np.zeros(1, dtype=int)
+    begins = begins[:: int(np.ceil(len(begins) * LABEL / WIDTH))]
+    return [(round(at * cell, 2), str(coarse[at])) for at in begins if at * cell <= WIDTH - LABEL]
+
+
+def _ends(days: Mapping[str, pd.DataFrame]) -> tuple[pd.Timestamp, pd.Timestamp]:
+    return min(mine["day"].min() for mine in days.values()), max(mine["day"].max() for mine in days.values())
+
+
+def _worst(lost: Mapping[str, float]) -> list[str]:
+    """Return the symbols that lost most, at most `SYMBOLS`, in their own order."""
+    chosen = set(sorted(lost, key=lambda symbol: -lost[symbol])[:SYMBOLS])
+    return [symbol for symbol in lost if symbol in chosen]
 
 
 def _shade(share: float) -> str:
@@ -104,23 +124,22 @@ def _shade(share: float) -> str:
     return f"rgb({round(245 - 66 * depth)},{round(205 - 137 * depth)},{round(120 - 90 * depth)})"
 
 
-def score_strips(days: pd.DataFrame, min_score: float) -> list[dict[str, Any]]:
+def score_strips(days: Mapping[str, pd.DataFrame], min_score: float) -> list[dict[str, Any]]:
     """Return the geometry of each symbol's scores: a line hangs down from 100 for each day that lost points."""
-    lost = days.assign(lost=100 - days["score"])
-    first, last = days["day"].min(), days["day"].max()
-    span = max((last - first) / pd.Timedelta(days=1), 1)
+    first, last = _ends(days)
+    span = max((last - first) / DAY, 1)
     strips = []
-    for symbol in _worst(lost, "lost"):
-        mine = lost[lost["symbol"] == symbol]
-        bad = mine[mine["lost"] > 0]
+    for symbol in _worst({symbol: float((100 - mine["score"]).sum()) for symbol, mine in days.items()}):
+        mine = days[symbol]
+        bad = mine[mine["score"] < 100]
         lines = [
             {
-                "x": round((day - first) / pd.Timedelta(days=1) / span * WIDTH, 2),
-                "lost": round(points, 2),
+                "x": round((day - first) / DAY / span * WIDTH, 2),
+                "lost": round(100 - score, 2),
                 "bad": not admitted,
-                "title": f"{day:%Y-%m-%d}: {100 - points:.1f}",
+                "title": f"{day:%Y-%m-%d}: {score:.1f}",
             }
-            for day, points, admitted in zip(bad["day"], bad["lost"], bad["admitted"], strict=True)
+            for day, score, admitted in zip(bad["day"], bad["score"], bad["admitted"], strict=True)
         ]
         strips.append(
             {
