@@ -6,7 +6,10 @@ Each store runs as a process of its own over the same files, asked by the same `
 created-time cut-off on: 60 features, the default TTL of ten days, one bar in twenty restated, one entity row in a
 hundred of an unknown symbol and one in a hundred twice. `us_daily` and `btc_15m` are as large as those markets; the
 latter has 960 bars within the TTL, which is what a join of all pairs pays for. Feast's `file` store (Dask) takes
-minutes on either and joins `small`. Seconds leave out imports, the peak is that of the process.
+minutes on either and joins `small`. `panel` (100 symbols, 10 years of days) and `minute` (one symbol, one year of
+minutes) are read by ours as the pipeline writes them, a folder a symbol and a file a year or month, and by `duckdb` from
+one file; `minute` has 14,400 bars within the TTL, so ours alone joins it. Seconds leave out imports, the peak is that of
+the process, the answer included.
 """
 
 from __future__ import annotations
@@ -30,6 +33,10 @@ from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
+from tradeloop.atomic import write_parquet
+from tradeloop.partitions import unit_of
+from tradeloop.state.feast_views import FOLDER_TAG
+
 FEATURES = [f"f{number:02d}" for number in range(60)]
 TTL = timedelta(days=10)
 STORES = {"ours": "tradeloop.state.asof.AsOfOfflineStore", "duckdb": "duckdb", "file": "file"}
@@ -43,12 +50,15 @@ class Case:
     bars: int
     step: timedelta
     stores: tuple[str, ...]
+    parts: bool = False
 
 
 CASES = {
     "small": Case(4, 750, timedelta(days=1), ("ours", "duckdb", "file")),
     "us_daily": Case(4, 3_000, timedelta(days=1), ("ours", "duckdb")),
     "btc_15m": Case(1, 8_700, timedelta(minutes=15), ("ours", "duckdb")),
+    "panel": Case(100, 2_520, timedelta(days=1), ("ours", "duckdb"), parts=True),
+    "minute": Case(1, 525_600, timedelta(minutes=1), ("ours",), parts=True),
 }
 
 
@@ -71,6 +81,9 @@ def write_case(folder: Path, case: Case, scale: float) -> int:
         frames.append(frame)
     rows = pd.concat(frames, ignore_index=True)
     rows.to_parquet(folder / "features.parquet", index=False)
+    if case.parts:
+        for (symbol, period), part in rows.groupby(["symbol", periods(rows["timestamp"], case.step)]):
+            write_parquet(folder / "parts" / symbol / f"{period}.parquet", part)
     entities = rows[["symbol", "timestamp"]].drop_duplicates()
     unknown = entities.head(len(entities) // 100).assign(symbol="unknown")
     twice = entities.tail(len(entities) // 100)
@@ -78,6 +91,11 @@ def write_case(folder: Path, case: Case, scale: float) -> int:
     entities = entities.set_axis(["symbol", "event_timestamp"], axis=1).assign(place=np.arange(len(entities)))
     entities.to_parquet(folder / "entities.parquet", index=False)
     return len(entities)
+
+
+def periods(times: pd.Series, step: timedelta) -> pd.Series:
+    """Return the name of the part that each row is in."""
+    return times.dt.strftime("%Y" if unit_of(step) == "Y" else "%Y-%m")
 
 
 def join(folder: Path, kind: str) -> None:
@@ -99,8 +117,12 @@ def join(folder: Path, kind: str) -> None:
         )
     )
     symbol = Entity(name="symbol", join_keys=["symbol"], value_type=ValueType.STRING)
+    parts = kind == "ours" and (folder / "parts").is_dir()
     source = FileSource(
-        path=str(folder / "features.parquet"), timestamp_field="timestamp", created_timestamp_column="created"
+        path=str(folder / ("parts" if parts else "features.parquet")),
+        timestamp_field="timestamp",
+        created_timestamp_column="created",
+        tags={FOLDER_TAG: "symbol"} if parts else {},
     )
     fields = [Field(name="symbol", dtype=String), *(Field(name=name, dtype=Float32) for name in FEATURES)]
     store.apply([symbol, FeatureView(name="rows", entities=[symbol], schema=fields, source=source, ttl=TTL)])

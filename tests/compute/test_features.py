@@ -1,4 +1,4 @@
-"""Parts are computed where their bars have changed, and nowhere else; whatever happened before, the files are the same."""
+"""Parts are computed where their bars have changed, nowhere else; whatever came before, the files are the same."""
 
 from __future__ import annotations
 

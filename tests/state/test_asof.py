@@ -266,7 +266,7 @@ def duckdb_answer(store: Any, entities: pd.DataFrame, refs: list[str]) -> pd.Dat
 def split_up(folder: Path, rows: pd.DataFrame, cuts: list[int]) -> None:
     """Write rows to several files, some of them in folders, in order."""
     shutil.rmtree(folder, ignore_errors=True)
-    edges = [0, *sorted(min(cut, len(rows)) for cut in cuts), len(rows)]
+    edges = sorted({0, len(rows), *(min(cut, len(rows)) for cut in cuts)})
     for number, (start, stop) in enumerate(pairwise(edges)):
         inside = folder if number == 0 else folder / f"{number}"
         write_parquet(inside / "rows.parquet", rows[start:stop].reset_index(drop=True))
