@@ -15,10 +15,11 @@ from tradeloop.bars import Bars, Floats
 from tradeloop.features.basics import change
 from tradeloop.features.compiled import compiled
 from tradeloop.features.registry import feature
-from tradeloop.features.rolling import STILL, log_return, mean, zscore
-from tradeloop.features.volatility import log_volatility_of
+from tradeloop.features.rolling import FLAT, STILL, log_return
+from tradeloop.features.volatility import QUIET
 
 STEEPEST = 10.0
+LONGEST = 60
 
 
 def known(bars: Bars, series: str) -> Floats:
@@ -41,35 +42,63 @@ def known_change(bars: Bars, series: str) -> Floats:
     return bars.memo(f"known_change {series}", lambda: log_return(known(bars, series)))
 
 
-@feature(lookback=lambda window: window + 1, windows=(1, 5), per_context=True, columns=("return",))
-def context_return(bars: Bars, series: str, window: int) -> Floats:
-    """Log return of `series` over `window` bars of the symbol; 0 while no newer close of it is known."""
-    return known_change(bars, series) if window == 1 else log_return(known(bars, series), window)
+@compiled
+def _mean_square(values: Floats, last: int, count: int) -> float:
+    total = 0.0
+    for i in range(last - count + 1, last + 1):
+        total += values[i] * values[i]
+    return total / count
 
 
-@feature(lookback=lambda window: window + 1, windows=(20,), per_context=True, columns=("log_volatility",))
-def context_log_volatility(bars: Bars, series: str, window: int) -> Floats:
-    """Log root mean square of the log returns of `series` over `window` bars of the symbol."""
-    return log_volatility_of(mean(known_change(bars, series) ** 2, window))
+@compiled
+def _zscore(values: Floats, last: int, count: int) -> float:
+    average, squares = 0.0, 0.0
+    for i in range(last - count + 1, last + 1):
+        average += values[i] / count
+    for i in range(last - count + 1, last + 1):
+        squares += (values[i] - average) ** 2
+    deviation = math.sqrt(squares / (count - 1))
+    return 0.0 if deviation <= FLAT * average else (values[last] - average) / deviation
 
 
-@feature(lookback=61, per_context=True)
-def volatility_trend_5_60(bars: Bars, series: str) -> Floats:
-    """Log root mean square of the returns of `series` over 5 bars less that over 60: whether its unrest is growing."""
-    squares = known_change(bars, series) ** 2
-    return log_volatility_of(mean(squares, 5)) - log_volatility_of(mean(squares, 60))
+@compiled
+def _alone(close: Floats, series: Floats, x: Floats) -> Floats:
+    """Return the columns as rows; each is NaN where its own window holds one."""
+    result = np.full((8, len(close)), np.nan)
+    for t in range(LONGEST, len(close)):
+        result[0, t] = x[t]
+        result[1, t] = math.log(series[t] / series[t - 5])
+        for row, window in ((2, 20), (3, 5)):
+            result[row, t] = 0.5 * math.log(np.maximum(_mean_square(x, t, window), QUIET**2))
+        result[3, t] -= 0.5 * math.log(np.maximum(_mean_square(x, t, LONGEST), QUIET**2))
+        result[4, t] = _zscore(series, t, LONGEST)
+        for row, window in ((5, 5), (6, 20), (7, LONGEST)):
+            result[row, t] = math.log(close[t] / close[t - window]) - math.log(series[t] / series[t - window])
+    return result
 
 
-@feature(lookback=lambda window: window, windows=(60,), per_context=True)
-def level_zscore(bars: Bars, series: str, window: int) -> Floats:
-    """Distance of `series` from its mean over `window` bars in standard deviations; 0 where flat. For what reverts."""
-    return zscore(known(bars, series), window)
+@feature(
+    lookback=LONGEST + 1,
+    per_context=True,
+    columns=(
+        "return_1",
+        "return_5",
+        "log_volatility_20",
+        "volatility_trend_5_60",
+        "level_zscore_60",
+        "relative_strength_5",
+        "relative_strength_20",
+        "relative_strength_60",
+    ),
+)
+def series_alone(bars: Bars, series: str) -> tuple[Floats, ...]:
+    """Look at `series` by itself, and at the symbol beside it, over as many bars as the name ends with.
 
-
-@feature(lookback=lambda window: window + 1, windows=(5, 20, 60), per_context=True)
-def relative_strength(bars: Bars, series: str, window: int) -> Floats:
-    """Log return of the symbol less that of `series`, over `window` bars."""
-    return log_return(bars.close, window) - log_return(known(bars, series), window)
+    return: ln(X_t / X_{t−n}), 0 while no newer close is known; log_volatility: ln of the root mean square of x;
+    volatility_trend: that of 5 bars less that of 60, whether its unrest is growing; level_zscore: (X − mean) / standard
+    deviation, 0 where flat, for series that revert; relative_strength: the symbol's log return less that of the series.
+    """
+    return tuple(_alone(bars.close, known(bars, series), known_change(bars, series)))
 
 
 @compiled
@@ -108,39 +137,44 @@ def _correlation(r: Floats, x: Floats) -> float:
 
 
 @compiled
-def _comovement(r: Floats, x: Floats, window: int) -> Floats:
-    """Return the columns as rows, NaN where the window holds one."""
-    result = np.full((6, len(r)), np.nan)
-    for t in range(window, len(r)):
+def _comovement(r: Floats, x: Floats, result: Floats, window: int) -> None:
+    """Fill in the columns as rows; a window that holds a NaN keeps its own."""
+    for t in range(LONGEST, len(r)):
         ours, theirs = r[t - window + 1 : t + 1], x[t - window + 1 : t + 1]
-        if np.isnan((ours + theirs).sum()):
-            continue
+        average, squares = 0.0, 0.0
         beta = _steepness(ours, theirs, 0.0)
+        for i in range(window):
+            average += (ours[i] - beta * theirs[i]) / window
+        if np.isnan(average):
+            continue
+        for i in range(window):
+            squares += (ours[i] - beta * theirs[i] - average) ** 2
+        flat = squares <= window * STILL**2
         result[0, t] = beta
         result[1, t] = _correlation(ours, theirs)
         result[2, t] = _correlation(ours[1:], theirs[:-1])
         result[3, t], result[4, t] = _steepness(ours, theirs, 1.0), _steepness(ours, theirs, -1.0)
-        average, squares = 0.0, 0.0
-        for i in range(window):
-            average += (ours[i] - beta * theirs[i]) / window
-        for i in range(window):
-            squares += (ours[i] - beta * theirs[i] - average) ** 2
-        flat = squares <= window * STILL**2
         result[5, t] = 0.0 if flat else (ours[-1] - beta * theirs[-1] - average) / math.sqrt(squares / (window - 1))
-    return result
 
 
 @feature(
-    lookback=lambda window: window + 1,
-    windows=(20, 60),
+    lookback=LONGEST + 1,
     per_context=True,
-    columns=("beta", "correlation", "lead", "beta_up", "beta_down", "residual"),
+    columns=tuple(
+        f"{name}_{window}"
+        for window in (20, LONGEST)
+        for name in ("beta", "correlation", "lead", "beta_up", "beta_down", "residual")
+    ),
 )
-def comovement(bars: Bars, series: str, window: int) -> tuple[Floats, ...]:
-    """How the symbol's log returns r went with those of `series`, x, over `window` bars.
+def comovement(bars: Bars, series: str) -> tuple[Floats, ...]:
+    """How the symbol's log returns r went with those of `series`, x, over as many bars as the name ends with.
 
     beta: slope of r on x, within ±10; correlation of r and x; lead: correlation of r_t with x_{t−1}, whether the series
     goes ahead; beta_up, beta_down: slope on the bars on which x rose, or fell; residual: r_t − beta x_t, less its mean,
     in its standard deviations. Each is 0 where its returns are flat.
     """
-    return tuple(_comovement(change(bars), known_change(bars, series), window))
+    result = np.full((12, len(bars)), np.nan)
+    r, x = change(bars), known_change(bars, series)
+    for half, window in ((result[:6], 20), (result[6:], LONGEST)):
+        _comovement(r, x, half, window)
+    return tuple(result)

@@ -24,6 +24,7 @@ SINGULAR = 1e-6
 """Two regressors are one if 1 − correlation² is below this."""
 
 LARGEST = 10.0
+LONGEST = 120
 
 
 @compiled
@@ -85,11 +86,10 @@ def _crossings(spread: Floats) -> float:
 
 
 @compiled
-def _columns(y: Floats, x: Floats, window: int) -> Floats:
-    """Return the columns as rows."""
-    result = np.full((6, len(y)), np.nan)
+def _pair(y: Floats, x: Floats, result: Floats, window: int) -> None:
+    """Fill in the columns as rows; a window that holds a NaN keeps its own."""
     spread = np.empty(window)
-    for t in range(window - 1, len(y)):
+    for t in range(LONGEST - 1, len(y)):
         hedge, whole, left = _residuals(y[t - window + 1 : t + 1], x[t - window + 1 : t + 1], spread)
         if np.isnan(left):
             continue
@@ -103,21 +103,34 @@ def _columns(y: Floats, x: Floats, window: int) -> Floats:
             life = -math.log(2) / math.log1p(max(slope, -0.5)) if slope < 0 else window
             result[4, t] = math.log(min(life, window))
             result[5, t] = _crossings(spread)
-    return result
 
 
 @feature(
-    lookback=lambda window: window,
-    windows=(60, 120),
-    columns=("hedge_ratio", "explained", "spread_zscore", "spread_adf", "spread_log_half_life", "spread_crossings"),
+    lookback=LONGEST,
+    columns=tuple(
+        f"{name}_{window}"
+        for window in (60, LONGEST)
+        for name in (
+            "hedge_ratio",
+            "explained",
+            "spread_zscore",
+            "spread_adf",
+            "spread_log_half_life",
+            "spread_crossings",
+        )
+    ),
     per_context=True,
 )
-def pair(bars: Bars, series: str, window: int) -> tuple[Floats, ...]:
-    """Spread e of ln C against ln `series`, regressed over `window` bars.
+def pair(bars: Bars, series: str) -> tuple[Floats, ...]:
+    """Spread e of ln C against ln `series`, regressed over n bars, as many as the name ends with.
 
     hedge_ratio: b, within ±10, 0 where the series is flat; explained: R², 0 where C is flat; spread_zscore: e_t over
     its deviation; spread_adf: t statistic of the augmented Dickey–Fuller regression of e, no constant, one lag, within
     ±10, Engle, Granger (1987); spread_log_half_life: ln of −ln 2 / ln(1 + g), g the slope of Δe_t on e_{t−1}, from 0 to
-    ln `window`; spread_crossings: share of the steps on which e changed sides. 0, and ln `window`, for a flat spread.
+    ln n; spread_crossings: share of the steps on which e changed sides. 0, and ln n, for a flat spread.
     """
-    return tuple(_columns(log_close(bars), log_known(bars, series), window))
+    result = np.full((12, len(bars)), np.nan)
+    y, x = log_close(bars), log_known(bars, series)
+    for half, window in ((result[:6], 60), (result[6:], LONGEST)):
+        _pair(y, x, half, window)
+    return tuple(result)
