@@ -128,8 +128,8 @@ def test_rank_level_and_age_of_volatility_by_brute_force(daily: Bars) -> None:
     run = 0
     for i in range(1, len(expected)):
         run = run + 1 if expected[i] == expected[i - 1] else 0
-        if i >= 47:
-            assert age[268 + i] == min(run + 1, 48) / 48
+        if i >= 23:
+            assert age[268 + i] == min(run + 1, 24) / 24
 
 
 def test_the_market_s_regime_by_its_definition(daily: Bars) -> None:
@@ -152,7 +152,7 @@ def test_the_market_s_regime_by_its_definition(daily: Bars) -> None:
         assert 0.1 < values.mean() < 0.8
     label = volatile + 2 * trending
     changed = np.flatnonzero(np.diff(label[rows])) + 601
-    assert (age[changed] == 1 / 48).all() and age[rows].max() == 1
+    assert (age[changed] == 1 / 24).all() and age[rows].max() == 1
 
 
 @pytest.mark.parametrize("column", ["volatility_level", "market_volatile", "hmm_turbulent"])

@@ -63,17 +63,18 @@ def filtered(observations: Floats, model: Model) -> Floats:
 def _densities(observations: Floats, means: Floats, variances: Floats) -> Floats:
     """Return each state's density, as a share of the likeliest state's, (n, k)."""
     size, states = len(observations), len(means)
-    result, width = np.empty((size, states)), np.zeros(states)
+    result, width, narrow = np.empty((size, states)), np.zeros(states), np.empty(variances.shape)
     for k in range(states):
         for d in range(observations.shape[1]):
             width[k] += 0.5 * np.log(variances[k, d])
+            narrow[k, d] = 0.5 / variances[k, d]
     for t in range(size):
         highest = -np.inf
         for k in range(states):
             log = -width[k]
             for d in range(observations.shape[1]):
                 offset = observations[t, d] - means[k, d]
-                log -= 0.5 * offset * offset / variances[k, d]
+                log -= offset * offset * narrow[k, d]
             result[t, k] = log
             highest = max(highest, log)
         for k in range(states):

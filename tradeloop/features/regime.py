@@ -26,7 +26,7 @@ from tradeloop.features.volatility import QUIET, log_volatility_of
 
 WINDOW = 20
 RANKED = 250
-LONGEST = 48
+LONGEST = 24
 """Bars to which a regime's age is counted."""
 
 SAME = 1e-9
@@ -78,7 +78,7 @@ def volatility_regime(bars: Bars) -> tuple[Floats, Floats, Floats]:
     """Regime of the 20-bar Parkinson volatility among its last 250 values, itself included.
 
     volatility_rank in (0, 1), equal values by half; volatility_level: 0 low, 1/3 normal from rank 0.25, 2/3 high from
-    0.75, 1 extreme from 0.95; volatility_level_age: bars in this level over 48, at most 1.
+    0.75, 1 extreme from 0.95; volatility_level_age: bars in this level over 24, at most 1.
     """
     volatility = log_volatility_of(mean(parkinson_variance(bars), WINDOW))
     ranks, levels = _standing(volatility, WINDOW + RANKED - 2)
@@ -108,7 +108,7 @@ def market_regime(bars: Bars) -> tuple[Floats, ...]:
 
     rsi_slope_10: RSI_14 less that of 10 bars ago; range_expansion_14_100: ln of the mean true range of log prices over
     14 bars over that of 100. market_volatile: 1 if the expansion is at least ln 1.25; else market_trending: 1 if ADX_14
-    is at least 0.25, or 0.2 while RSI has moved by 0.1; both 0: ranging. market_age: bars in this regime over 48, at
+    is at least 0.25, or 0.2 while RSI has moved by 0.1; both 0: ranging. market_age: bars in this regime over 24, at
     most 1.
     """
     strength, momentum, ranges = adx(bars)[0], rsi(bars, 14), true_range(bars)
