@@ -13,7 +13,7 @@ from tradeloop.features import FeatureSpec, registered
 
 SPECS = {spec.name: spec for spec in registered(["candles"])}
 UPRIGHT = ("candle_doji",)  # has no direction
-# Hammer and hanging man are one candle at two places; a piercing line's second body is long, a dark cloud's need not be.
+# Hammer and hanging man are one candle at two places; a piercing line's second body is long, a dark cloud's any.
 ASYMMETRIC = ("candle_hammer", "candle_inverted_hammer", "candle_piercing")
 
 

@@ -11,32 +11,67 @@ import math
 import numpy as np
 
 from tradeloop.bars import Bars, Floats
-from tradeloop.features.rolling import lag, log_return
+from tradeloop.features.compiled import compiled
+from tradeloop.features.rolling import lag
+
+# Rows of `_logs`: prices, then changes.
+_OPEN, _HIGH, _LOW, _CLOSE, _CHANGE, _GAP, _BODY, _SPREAD, _TRUE_RANGE = range(9)
+_UP_OPEN, _UP_CLOSE, _DOWN_OPEN, _DOWN_CLOSE = range(9, 13)
+
+
+@compiled
+def _ratios(opened: Floats, high: Floats, low: Floats, close: Floats) -> Floats:
+    rows = np.full((13, len(close)), np.nan)
+    for i in range(len(close)):
+        rows[_OPEN, i], rows[_HIGH, i], rows[_LOW, i], rows[_CLOSE, i] = opened[i], high[i], low[i], close[i]
+        rows[_BODY, i], rows[_SPREAD, i] = close[i] / opened[i], high[i] / low[i]
+        rows[_UP_OPEN, i], rows[_UP_CLOSE, i] = high[i] / opened[i], high[i] / close[i]
+        rows[_DOWN_OPEN, i], rows[_DOWN_CLOSE, i] = low[i] / opened[i], low[i] / close[i]
+        if i > 0:
+            before = close[i - 1]
+            rows[_CHANGE, i], rows[_GAP, i] = close[i] / before, opened[i] / before
+            rows[_TRUE_RANGE, i] = max(high[i], before) / min(low[i], before)
+    return rows
+
+
+def _logs(bars: Bars) -> Floats:
+    """Return the logs of prices and of their ratios as rows: one call for all of them."""
+
+    def make() -> Floats:
+        rows = _ratios(bars.open, bars.high, bars.low, bars.close)
+        return np.log(rows, out=rows)
+
+    return bars.memo("logs", make)
+
+
+def _row(bars: Bars, row: int) -> Floats:
+    values: Floats = _logs(bars)[row]
+    return values
 
 
 def log_open(bars: Bars) -> Floats:
     """Log of the open."""
-    return bars.memo("log_open", lambda: np.log(bars.open))
+    return _row(bars, _OPEN)
 
 
 def log_high(bars: Bars) -> Floats:
     """Log of the high."""
-    return bars.memo("log_high", lambda: np.log(bars.high))
+    return _row(bars, _HIGH)
 
 
 def log_low(bars: Bars) -> Floats:
     """Log of the low."""
-    return bars.memo("log_low", lambda: np.log(bars.low))
+    return _row(bars, _LOW)
 
 
 def log_close(bars: Bars) -> Floats:
     """Log of the close."""
-    return bars.memo("log_close", lambda: np.log(bars.close))
+    return _row(bars, _CLOSE)
 
 
 def change(bars: Bars) -> Floats:
     """Log return of the bar, close to close: ln(C_t / C_{t−1})."""
-    return bars.memo("change", lambda: log_return(bars.close))
+    return _row(bars, _CHANGE)
 
 
 def squared_change(bars: Bars) -> Floats:
@@ -46,17 +81,17 @@ def squared_change(bars: Bars) -> Floats:
 
 def gap(bars: Bars) -> Floats:
     """Log change from the close before to the open: ln(O_t / C_{t−1})."""
-    return bars.memo("gap", lambda: np.log(bars.open / previous_close(bars)))
+    return _row(bars, _GAP)
 
 
 def body(bars: Bars) -> Floats:
     """Log change from open to close: ln(C / O)."""
-    return bars.memo("body", lambda: np.log(bars.close / bars.open))
+    return _row(bars, _BODY)
 
 
 def spread(bars: Bars) -> Floats:
     """Log range: ln(H / L)."""
-    return bars.memo("spread", lambda: np.log(bars.high / bars.low))
+    return _row(bars, _SPREAD)
 
 
 def previous_close(bars: Bars) -> Floats:
@@ -66,13 +101,7 @@ def previous_close(bars: Bars) -> Floats:
 
 def true_range(bars: Bars) -> Floats:
     """Wilder's true range of log prices: ln(max(H, C_{t−1}) / min(L, C_{t−1}))."""
-
-    def make() -> Floats:
-        before = previous_close(bars)
-        # maximum and minimum pass a NaN on: the first bar has none before it
-        return np.log(np.maximum(bars.high, before) / np.minimum(bars.low, before))
-
-    return bars.memo("true_range", make)
+    return _row(bars, _TRUE_RANGE)
 
 
 def typical(bars: Bars) -> Floats:
@@ -89,8 +118,9 @@ def rogers_satchell_variance(bars: Bars) -> Floats:
     """Each bar's variance, free of drift: ln(H/O) ln(H/C) + ln(L/O) ln(L/C). Rogers, Satchell (1991)."""
 
     def make() -> Floats:
-        up: Floats = np.log(bars.high / bars.open) * np.log(bars.high / bars.close)
-        down: Floats = np.log(bars.low / bars.open) * np.log(bars.low / bars.close)
+        rows = _logs(bars)
+        up: Floats = rows[_UP_OPEN] * rows[_UP_CLOSE]
+        down: Floats = rows[_DOWN_OPEN] * rows[_DOWN_CLOSE]
         return up + down
 
     return bars.memo("rogers_satchell_variance", make)

@@ -6,79 +6,63 @@ Dates are UTC. What depends on the market's sessions comes from its calendar, wh
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tradeloop.bars import Bars, Floats
 from tradeloop.features.registry import Sessions, feature
-from tradeloop.features.schedule import session_times
+from tradeloop.features.schedule import dates, session_times
 
-DAY = np.timedelta64(1, "D")
 HOURS = 24.0
 SHORTEST = 1 / 60
 """Hours: what is left is never taken to be less than a minute."""
 
 TURN = 3
-THIRD_FRIDAY = 14
-"""Days after the month's first Friday."""
+WEEKDAY, MONTH, MONTH_GONE, SINCE_EXPIRY, DAY_GONE = range(5)
+"""Rows of `dates`."""
 
 
 def _circle(phase: Floats) -> tuple[Floats, Floats]:
-    return np.sin(2 * np.pi * phase), np.cos(2 * np.pi * phase)
-
-
-def _days(span: NDArray[np.timedelta64]) -> Floats:
-    return span / DAY
-
-
-def _month(bars: Bars) -> NDArray[np.datetime64]:
-    return bars.timestamp.astype("datetime64[M]")
-
-
-def _month_progress(bars: Bars) -> Floats:
-    def make() -> Floats:
-        start = _month(bars)
-        length = (start + 1).astype("datetime64[D]") - start.astype("datetime64[D]")
-        return _days(bars.timestamp - start) / _days(length)
-
-    return bars.memo("month progress", make)
+    angle = 2 * np.pi * phase
+    return np.sin(angle), np.cos(angle)
 
 
 @feature(lookback=1, columns=("weekday_sin", "weekday_cos"))
 def weekday(bars: Bars) -> tuple[Floats, Floats]:
     """Sine and cosine of the weekday of the bar's close, UTC: angle 2π · (days since Monday) / 7."""
-    days = bars.timestamp.astype("datetime64[D]").astype(np.int64)
-    return _circle((days + 3) % 7 / 7)  # 1970-01-01 was a Thursday
+    return _circle(dates(bars)[WEEKDAY] / 7)
 
 
 @feature(lookback=1, columns=("month_sin", "month_cos"))
 def month(bars: Bars) -> tuple[Floats, Floats]:
     """Sine and cosine of the month of the bar's close, UTC: angle 2π · (month − 1) / 12."""
-    return _circle(_month(bars).astype(np.int64) % 12 / 12)
+    return _circle(dates(bars)[MONTH] / 12)
 
 
 @feature(lookback=1)
 def month_progress(bars: Bars) -> Floats:
     """Share of the calendar month that lies behind the bar's close, UTC, in [0, 1)."""
-    return _month_progress(bars)
+    gone: Floats = dates(bars)[MONTH_GONE]
+    return gone
 
 
 @feature(lookback=1, columns=("monthday_sin", "monthday_cos"))
 def monthday(bars: Bars) -> tuple[Floats, Floats]:
     """Sine and cosine of the place in the calendar month, UTC: angle 2π · (share of the month gone)."""
-    return _circle(_month_progress(bars))
+    return _circle(dates(bars)[MONTH_GONE])
 
 
 @feature(lookback=1)
 def quarter_progress(bars: Bars) -> Floats:
     """Share of the calendar quarter's three months that lies behind the bar's close, UTC, in [0, 1)."""
-    return (_month(bars).astype(np.int64) % 3 + _month_progress(bars)) / 3
+    known = dates(bars)
+    gone: Floats = (known[MONTH] % 3 + known[MONTH_GONE]) / 3
+    return gone
 
 
 @feature(lookback=1)
 def winter(bars: Bars) -> Floats:
     """Whether the bar closed from November to April, UTC: the half-year of higher returns. Bouman, Jacobsen (2002)."""
-    number = _month(bars).astype(np.int64) % 12
-    return ((number >= 10) | (number <= 3)).astype(np.float64)
+    half: Floats = ((dates(bars)[MONTH] + 2) % 12 < 6).astype(np.float64)
+    return half
 
 
 @feature(lookback=1)
@@ -87,16 +71,15 @@ def expiry_distance(bars: Bars) -> Floats:
 
     Stoll, Whaley (1987).
     """
-    first = _month(bars).astype("datetime64[D]")
-    friday = THIRD_FRIDAY + (1 - first.astype(np.int64)) % 7  # 1970-01-02 was a Friday
-    return (_days(bars.timestamp - first) - friday) / 31
+    since: Floats = dates(bars)[SINCE_EXPIRY] / 31
+    return since
 
 
 @feature(lookback=2)
 def log_days_since_bar(bars: Bars) -> Floats:
     """Log of the days between the previous bar's close and this one's: 0 for a day, ln 3 over a weekend."""
     days = np.full(len(bars), np.nan)
-    days[1:] = np.log(_days(np.diff(bars.timestamp)))
+    days[1:] = np.log(np.diff(bars.timestamp) / np.timedelta64(1, "D"))
     return days
 
 
@@ -121,4 +104,4 @@ def turn_of_month(bars: Bars, sessions: Sessions) -> Floats:
 @feature(lookback=1, columns=("time_of_day_sin", "time_of_day_cos"), intraday=True)
 def time_of_day(bars: Bars) -> tuple[Floats, Floats]:
     """Sine and cosine of the time of day of the bar's close, UTC: angle 2π · (share of the day gone)."""
-    return _circle(_days(bars.timestamp - bars.timestamp.astype("datetime64[D]")))
+    return _circle(dates(bars)[DAY_GONE])

@@ -9,7 +9,7 @@ from tradeloop.features.basics import body, change, log_close, log_low, previous
 from tradeloop.features.compiled import compiled
 from tradeloop.features.ordered import maximum, minimum
 from tradeloop.features.registry import feature
-from tradeloop.features.rolling import FLAT, ema, mean, memory, ratio, total, zscore
+from tradeloop.features.rolling import FLAT, ema, mean, memory, ratio, share, zscore
 
 LAMBERT = 0.015
 STEEPEST = 0.999
@@ -118,7 +118,7 @@ def cmo(bars: Bars, window: int) -> Floats:
 
     In [−1, 1]; 0 where nothing moved. Chande, Kroll (1994).
     """
-    return ratio(total(change(bars), window), total(_move(bars), window), empty=0.0)
+    return share(change(bars), _move(bars), window, empty=0.0)
 
 
 @feature(lookback=29)
@@ -129,9 +129,7 @@ def ultimate(bars: Bars) -> Floats:
     """
     pressure = log_close(bars) - np.minimum(log_low(bars), np.log(previous_close(bars)))
     spread = true_range(bars)
-    short, middle, long = (
-        ratio(total(pressure, window), total(spread, window), empty=0.5, floor=QUIET) for window in ULTIMATE
-    )
+    short, middle, long = (share(pressure, spread, window, empty=0.5, floor=QUIET) for window in ULTIMATE)
     return (4 * short + 2 * middle + long) / 7
 
 
@@ -153,10 +151,10 @@ def intraday_momentum(bars: Bars, window: int) -> Floats:
     0.5 where no bar has a body. Chande, Kroll (1994).
     """
     inside = body(bars)
-    return ratio(total(np.maximum(inside, 0.0), window), total(np.abs(inside), window), empty=0.5)
+    return share(np.maximum(inside, 0.0), np.abs(inside), window, empty=0.5)
 
 
 @feature(lookback=lambda window: window, windows=(10,))
 def vigor(bars: Bars, window: int) -> Floats:
     """Relative vigor: Σ (C − O) / Σ (H − L) over `window` bars, in [−1, 1]; 0 where none has a range. Ehlers (2002)."""
-    return ratio(total(bars.close - bars.open, window), total(bars.high - bars.low, window), empty=0.0)
+    return share(bars.close - bars.open, bars.high - bars.low, window, empty=0.0)

@@ -9,7 +9,7 @@ from tradeloop.features.basics import body, change, gap, previous_close, spread,
 from tradeloop.features.compiled import compiled
 from tradeloop.features.ordered import age_of_maximum, age_of_minimum, maximum, minimum, rank
 from tradeloop.features.registry import feature
-from tradeloop.features.rolling import lag, mean, ratio
+from tradeloop.features.rolling import lag, mean, ratio, share
 
 LONGEST = 10
 WING = 3
@@ -81,7 +81,7 @@ def wick_balance(bars: Bars, window: int) -> Floats:
     Above 0 where lows were bought; 0 where no bar has a range.
     """
     below = (bars.open - bars.low) - (bars.high - bars.close)
-    return ratio(mean(below, window), mean(_range(bars), window), empty=0.0)
+    return share(below, _range(bars), window, empty=0.0)
 
 
 @feature(lookback=lambda window: window, windows=(3, 10))

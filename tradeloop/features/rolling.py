@@ -54,8 +54,9 @@ def merge(
             for i in range(count):
                 older[row, i] = older[row, i] + newer[row, i + shift]
     elif kind == DECAYED:
+        left = decay**b
         for i in range(count):
-            older[0, i] = newer[0, i + shift] + decay**b * older[0, i]
+            older[0, i] = newer[0, i + shift] + left * older[0, i]
     elif kind == MOMENTS:
         for i in range(count):
             delta = newer[0, i + shift] - older[0, i]
@@ -196,6 +197,26 @@ def _row(found: Floats) -> Floats:
 def total(values: Floats, window: int) -> Floats:
     """Sum over the last `window` bars."""
     return _row(_rolled(_TOTAL, values, values, window, 0.0))
+
+
+@compiled
+def _share(part: Floats, whole: Floats, window: int, empty: float, floor: float) -> Floats:
+    block = np.empty((2, len(part)))
+    for i in range(len(part)):
+        block[0, i], block[1, i] = part[i], whole[i]
+    found = _fold(SUM, block, window, 0.0)
+    result: Floats = found[0]
+    for i in range(len(part)):
+        if found[1, i] <= floor:
+            result[i] = np.nan if np.isnan(result[i]) else empty
+        else:
+            result[i] /= found[1, i]
+    return result
+
+
+def share(part: Floats, whole: Floats, window: int, *, empty: float, floor: float = 0.0) -> Floats:
+    """Sum of one over the sum of the other, each over the last `window` bars; `empty` where that is at most `floor`."""
+    return _share(part, whole, window, empty, floor)
 
 
 def mean(values: Floats, window: int) -> Floats:

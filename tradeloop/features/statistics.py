@@ -24,29 +24,23 @@ NORMAL_CENTRE = 0.41
 WORDS = 8
 
 
-def _returns_moments(bars: Bars, window: int) -> Floats:
-    """Return mean and standard deviation of the log returns as rows, the deviation 0 where they are flat."""
-
-    def make() -> Floats:
-        average, variance = moments(change(bars), window)
-        spread = np.sqrt(variance)
-        return np.stack([average, np.where(spread <= STILL, 0.0, spread)])
-
-    return bars.memo(f"moments of returns {window}", make)
+def _moments(bars: Bars, window: int) -> Floats:
+    """Return mean and variance of the log returns as rows."""
+    return bars.memo(f"moments of returns {window}", lambda: np.stack(moments(change(bars), window)))
 
 
 @feature(lookback=lambda window: window + 1, windows=(20, 60))
 def return_zscore(bars: Bars, window: int) -> Floats:
     """Distance of the log return from its mean of `window` bars, in their standard deviations; 0 where flat."""
-    average, spread = _returns_moments(bars, window)
-    return ratio(change(bars) - average, spread, empty=0.0)
+    average, variance = _moments(bars, window)
+    return ratio(change(bars) - average, np.sqrt(variance), empty=0.0, floor=STILL)
 
 
 @feature(lookback=lambda window: window + 1, windows=(20, 60), columns=("skewness", "kurtosis"))
 def shape(bars: Bars, window: int) -> tuple[Floats, Floats]:
     """Skewness g₁ and excess kurtosis g₂ of the log returns of `window` bars; 0 where flat. Fisher (1930)."""
     skew, kurtosis = skewness(change(bars), window)
-    flat = _returns_moments(bars, window)[1] == 0.0
+    flat = _moments(bars, window)[1] <= STILL**2
     return np.where(flat, 0.0, skew), np.where(flat, 0.0, kurtosis)
 
 
@@ -62,8 +56,8 @@ def variance_ratio(bars: Bars, window: int) -> Floats:
 
     1 for a random walk, more in trends, less where moves turn back; 1 where flat. Lo, MacKinlay (1988).
     """
-    single = _returns_moments(bars, 120)[1] ** 2
-    return ratio(moments(log_return(bars.close, window), 121 - window)[1], window * single, empty=1.0)
+    several = moments(log_return(bars.close, window), 121 - window)[1]
+    return ratio(several, window * _moments(bars, 120)[1], empty=1.0, floor=STILL**2)
 
 
 @compiled

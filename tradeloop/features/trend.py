@@ -22,6 +22,7 @@ from tradeloop.features.rolling import (
     memory,
     ratio,
     regression,
+    share,
     time_correlation,
     total,
 )
@@ -94,7 +95,7 @@ def vortex(bars: Bars, window: int) -> Floats:
     """
     high, low = log_high(bars), log_low(bars)
     moves = np.abs(high - lag(low, 1)) - np.abs(low - lag(high, 1))
-    return ratio(total(moves, window), total(true_range(bars), window), empty=0.0, floor=QUIET)
+    return share(moves, true_range(bars), window, empty=0.0, floor=QUIET)
 
 
 @feature(lookback=lambda window: window + 1, windows=(25,))

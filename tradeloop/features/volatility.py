@@ -24,7 +24,19 @@ from tradeloop.features.basics import (
 )
 from tradeloop.features.ordered import rank
 from tradeloop.features.registry import feature
-from tradeloop.features.rolling import correlation, deviation, ema, lag, mean, memory, moments, ratio, skewness, total
+from tradeloop.features.rolling import (
+    correlation,
+    deviation,
+    ema,
+    lag,
+    mean,
+    memory,
+    moments,
+    ratio,
+    share,
+    skewness,
+    total,
+)
 
 QUIET = 1e-5
 RISKMETRICS = 1 - 0.94
@@ -156,15 +168,15 @@ def _squared_gap(bars: Bars) -> Floats:
 @feature(lookback=lambda window: window + 1, windows=(20,))
 def gap_share(bars: Bars, window: int) -> Floats:
     """Share of the gaps in the variance: Σ gap² / Σ (gap² + ln(C / O)²) over `window` bars; 0.5 where flat."""
-    outside = total(_squared_gap(bars), window)
-    return ratio(outside, outside + total(body(bars) ** 2, window), empty=0.5)
+    outside = _squared_gap(bars)
+    return share(outside, outside + body(bars) ** 2, window, empty=0.5)
 
 
 @feature(lookback=lambda window: window + 1, windows=(20, 60))
 def downside_share(bars: Bars, window: int) -> Floats:
     """Share of downside semivariance: Σ r² [r < 0] / Σ r² over `window` bars, in [0, 1]; 0.5 where flat."""
     falls = bars.memo("squared fall", lambda: np.minimum(change(bars), 0.0) ** 2)
-    return ratio(mean(falls, window), mean(squared_change(bars), window), empty=0.5)
+    return share(falls, squared_change(bars), window, empty=0.5)
 
 
 @feature(lookback=lambda window: window + 1, windows=(20, 60))

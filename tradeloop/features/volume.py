@@ -20,6 +20,7 @@ from tradeloop.features.rolling import (
     mean,
     memory,
     ratio,
+    share,
     time_correlation,
     total,
     zscore,
@@ -96,7 +97,7 @@ def obv_slope(bars: Bars, window: int) -> Floats:
     Granville (1963); 0 where none was traded.
     """
     signed = bars.memo("signed volume", lambda: np.sign(bars.close - previous_close(bars)) * bars.volume)
-    return ratio(total(signed, window), total(bars.volume, window), empty=0.0)
+    return share(signed, bars.volume, window, empty=0.0)
 
 
 @feature(lookback=lambda window: window + 1, windows=(14, 28))
@@ -111,8 +112,7 @@ def money_flow(bars: Bars, window: int) -> Floats:
         return typical_flow(bars) * np.where(np.abs(move) > UNCHANGED, np.sign(move), 0.0 * move)
 
     side = bars.memo("sided flow", sided)
-    gain = total(np.maximum(side, 0.0), window)
-    return ratio(gain, gain - total(np.minimum(side, 0.0), window), empty=0.5)
+    return share(np.maximum(side, 0.0), np.abs(side), window, empty=0.5)
 
 
 @feature(lookback=lambda window: window, windows=(20,))
@@ -121,7 +121,7 @@ def chaikin_flow(bars: Bars, window: int) -> Floats:
 
     v is 0 for a bar without a range, the flow 0 where none was traded.
     """
-    return ratio(total(_location(bars), window), total(bars.volume, window), empty=0.0)
+    return share(_location(bars), bars.volume, window, empty=0.0)
 
 
 @feature(lookback=memory(2 / 11))
@@ -149,7 +149,8 @@ def vwap_distance(bars: Bars, window: int) -> Floats:
 
     0 where none was traded.
     """
-    return np.log(ratio(bars.close * total(bars.volume, window), total(typical_flow(bars), window), empty=1.0))
+    average = share(typical_flow(bars), bars.volume, window, empty=0.0)
+    return np.log(bars.close / np.where(average == 0.0, bars.close, average))
 
 
 @feature(lookback=lambda window: window, windows=(20,))
@@ -158,7 +159,7 @@ def volume_confirmation(bars: Bars, window: int) -> Floats:
 
     Dormeier (2007); 0 where none was traded.
     """
-    weighed = ratio(total(bars.close * bars.volume, window), total(bars.volume, window), empty=0.0)
+    weighed = share(bars.close * bars.volume, bars.volume, window, empty=0.0)
     plain = mean(bars.close, window)
     return np.log(np.where(weighed == 0.0, plain, weighed) / plain)
 
@@ -170,7 +171,7 @@ def illiquidity_20_120(bars: Bars) -> Floats:
     aₙ = Σ |r| / Σ T V over n bars; 0 where either has no trade or no move.
     """
     size = np.abs(change(bars))
-    short, long = (ratio(total(size, n), total(typical_flow(bars), n), empty=0.0) for n in (20, 120))
+    short, long = (share(size, typical_flow(bars), n, empty=0.0) for n in (20, 120))
     return np.log((np.where(short == 0.0, 1.0, ratio(short, long, empty=1.0)) + DRY) / (1 + DRY))
 
 
@@ -182,7 +183,7 @@ def ease_of_movement(bars: Bars, window: int) -> Floats:
     """
     drift = log_return(bars.high + bars.low) * spread(bars)
     relative = ratio(bars.volume, _mean_volume(bars, window), empty=1.0) + DRY
-    return ratio(total(drift / relative, window), total(spread(bars) ** 2, window), empty=0.0, floor=QUIET**2)
+    return share(drift / relative, spread(bars) ** 2, window, empty=0.0, floor=QUIET**2)
 
 
 @feature(lookback=lambda window: window + 1, windows=(60,), columns=("quiet_return", "busy_return"))
