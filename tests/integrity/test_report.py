@@ -309,6 +309,16 @@ def test_a_clock_that_drifts_is_told_from_single_bars_off_the_grid() -> None:
     assert report.score == pytest.approx(100 - 100 * 60 / 460 - 100 * 60 / 460)  # off the grid, and missing on it
 
 
+def test_a_clock_that_turns_from_late_to_early_drifts_twice() -> None:
+    frame = series()
+    frame.loc[100:105, "timestamp"] += pd.Timedelta(seconds=9)
+    frame.loc[106:110, "timestamp"] -= pd.Timedelta(seconds=9)
+    assert [f.text for f in look(frame).findings("drift")] == [
+        "6 bars close beside the grid, by +9 s to +9 s",
+        "5 bars close beside the grid, by -9 s to -9 s",
+    ]
+
+
 def test_off_hours_are_no_drift_of_an_exchange() -> None:
     first, last = np.datetime64("2024-03-01", "us"), np.datetime64("2024-06-01", "us")
     times = expected_closes("XNYS", timedelta(hours=1), first, last)
