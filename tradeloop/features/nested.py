@@ -18,6 +18,9 @@ _WINDOWS = np.array(WINDOWS)
 _STEPS = np.array([(1, 1), (2, 2), (4, 1), (5, 5), (10, 10), (20, 10), (30, 30)])
 """Each run is two shorter ones side by side, the older one and the newer."""
 
+_AGAIN = 10
+"""The one run, but for single bars, that is needed again later than in the next step."""
+
 EXTREME = -1
 """The largest value, and how many bars ago it was; of equal ones the oldest counts. Beside the kinds of `rolling`."""
 
@@ -40,20 +43,25 @@ def _join(kind: int, older: Floats, newer: Floats, sizes: tuple[int, int]) -> No
 def nested(kind: int, block: Floats) -> Floats:
     """Return the summaries of the windows that end at each bar, shape (windows, k, n), given those of single bars.
 
-    NaN where the window is not full; `kind` is EXTREME or one of `rolling.merge`, but for DECAYED.
+    NaN where the window is not full; `kind` is EXTREME or one of `rolling.merge`, but for DECAYED. What is given is
+    overwritten.
     """
     rows, size = block.shape
     found = np.full((len(_WINDOWS), rows, size), np.nan)
-    runs, place = np.empty((len(_STEPS) + 1, rows, size)), np.zeros(61, np.int64)
-    _copy(block, runs[0], 0, size)
+    run, other = np.empty((rows, size)), np.empty((rows, size))
+    _copy(block, run, 0, size)
     for step in range(len(_STEPS)):
         a, b = _STEPS[step]
         if a + b > size:
             break
-        run = runs[step + 1]
-        _copy(runs[place[a]], run, 0, size)
-        _join(kind, run, runs[place[b]], (a, b))
-        place[a + b] = step + 1
+        if a == b:  # into another array, for what is merged within one cannot be done many bars at a time
+            _copy(run, other, 0, size)
+            _join(kind, other, run, (a, b))
+            run, other = other, run
+        else:
+            _join(kind, run, block, (a, b))
+        if a + b == _AGAIN:
+            _copy(run, block, 0, size)
         for w in range(len(_WINDOWS)):
             if _WINDOWS[w] == a + b:
                 _copy(run, found[w], a + b - 1, size - a - b + 1)
