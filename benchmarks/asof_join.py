@@ -7,9 +7,9 @@ created-time cut-off on: 60 features, the default TTL of ten days, one bar in tw
 hundred of an unknown symbol and one in a hundred twice. `us_daily` and `btc_15m` are as large as those markets; the
 latter has 960 bars within the TTL, which is what a join of all pairs pays for. Feast's `file` store (Dask) takes
 minutes on either and joins `small`. `panel` (100 symbols, 10 years of days) and `minute` (one symbol, one year of
-minutes) are read by ours as the pipeline writes them, a folder a symbol and a file a year or month, and by `duckdb` from
-one file; `minute` has 14,400 bars within the TTL, so ours alone joins it. Seconds leave out imports, the peak is that of
-the process, the answer included.
+minutes) are read by ours as the pipeline writes them, a folder a symbol and a file a year or month, and by `duckdb`
+from one file; `minute` has 14,400 bars within the TTL, so ours alone joins it. Seconds leave out imports, the peak is
+that of the process, the answer included.
 """
 
 from __future__ import annotations

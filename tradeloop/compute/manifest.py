@@ -27,7 +27,7 @@ from tradeloop.schema import Schema
 
 NAME = "manifest.json"
 # What decides a file's bytes beside the bars and the families' code, which the schema's hash covers.
-_CODE = ("tradeloop.features.engine", "tradeloop.compute.rows")
+_CODE = ("tradeloop.features.engine", "tradeloop.calendars", "tradeloop.compute.rows")
 _PACKAGES = ("numpy", "scipy", "numba", "llvmlite", "TA-Lib", "exchange-calendars", "arch", "hmmlearn", "pyarrow")
 
 
