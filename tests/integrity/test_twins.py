@@ -85,7 +85,7 @@ def test_few_bars_in_common_or_no_movement_prove_nothing() -> None:
     flat[list(PRICES)] = 100.0
     assert pairs(named("A", flat), named("B", flat)) == {} and pairs(named("A", frame)) == {}
     # What is left of steady growth is rounding, which agrees wholly with itself.
-    steady = series().assign(close=100 * 1.001 ** np.arange(400))
+    steady = series().assign(close=100 * 1.003 ** np.arange(400))
     assert pairs(named("A", steady), named("B", steady)) == {}
 
 
