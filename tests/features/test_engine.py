@@ -13,7 +13,17 @@ from tests.features.conftest import SERIES, made_bars, market_bars, market_param
 from tradeloop.bars import Bars
 from tradeloop.config import Params
 from tradeloop.errors import ConfigError, SchemaMismatch
-from tradeloop.features import compute, compute_tail, feature_lookback, registered, schema_for, schema_hash, specs_for
+from tradeloop.features import (
+    compute,
+    compute_tail,
+    feature,
+    feature_lookback,
+    registered,
+    registry,
+    schema_for,
+    schema_hash,
+    specs_for,
+)
 from tradeloop.features.engine import syntax_hash
 from tradeloop.schema import Schema
 
@@ -33,7 +43,7 @@ def test_batch_is_every_feature_by_itself(market: str) -> None:
     schema = schema_for(params)
     bars = market_bars(market, params.active.symbols[0])
     rows = compute(bars, schema)
-    assert rows.dtype == np.float32 and rows.shape == (len(bars), len(schema))
+    assert rows.dtype == np.float32 and rows.shape == (len(bars), len(schema)) and rows.flags.f_contiguous
     assert schema.names == tuple(spec.name for spec in specs_for(params))
     for column, spec in enumerate(specs_for(params)):
         expected = spec.function(bars).astype(np.float32)
@@ -184,3 +194,31 @@ def test_an_unknown_family_is_named_with_the_nearest(daily_params: Params) -> No
 def test_two_context_series_may_not_share_columns() -> None:
     with pytest.raises(ConfigError, match=r"'brk_b_beta_\d+' is taken twice"):
         registered(context=["BRK-B", "BRK.B"])
+
+
+def test_kernels_of_like_lookbacks_share_what_they_remember(monkeypatch: pytest.MonkeyPatch, daily: Bars) -> None:
+    made: list[int] = []
+
+    def shared(bars: Bars) -> np.ndarray:
+        def make() -> np.ndarray:
+            made.append(len(bars))
+            return np.log(bars.close)
+
+        return bars.memo("shared", make)
+
+    monkeypatch.setattr(registry, "_definitions", [])
+
+    @feature(lookback=lambda window: window, windows=(1, 3, 20, 64, 65))
+    def level(bars: Bars, window: int) -> np.ndarray:
+        """Log close, and that of `window` bars."""
+        assert len(bars) >= window
+        return shared(bars) - np.log(bars.close[-1])
+
+    specs = registered()
+    schema = Schema("shared", tuple(spec.name for spec in specs), schema_hash(specs))
+    bare = replace(daily, context={})
+    np.testing.assert_array_equal(compute_tail(bare[-300:], schema), np.zeros(5, np.float32))
+    assert sorted(made) == [2, 64, 128]
+    made.clear()
+    assert np.isnan(compute_tail(bare[-30:], schema)).tolist() == [False] * 3 + [True] * 2
+    assert sorted(made) == [2, 30]
