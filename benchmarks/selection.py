@@ -34,7 +34,7 @@ from tradeloop.selection.stability import stability
 from tradeloop.splits import Fold, Rows, read_splits
 from tradeloop.training import out_of_fold
 
-DROPS = (0.0, 0.3, 0.6, 0.85)
+DROPS = (0.0, 0.3, 0.6)
 
 
 def best(choice: Choice, drop: float) -> Rows:

@@ -97,6 +97,17 @@ def test_other_rows_have_no_say(matrix: Matrix, target: Any) -> None:
     assert (one.status == two.status).all()
 
 
+def test_who_stands_for_a_cluster_is_decided_by_the_training_rows() -> None:
+    made = planted(bars=300, symbols=2)
+    near = made.x[:, 0] + 0.3 * np.random.default_rng(2).normal(size=len(made))
+    matrix, rows = with_columns(made, near=near), np.arange(100, 400)
+    outside = np.setdiff1d(np.arange(len(matrix)), rows)
+    matrix.y["range"][outside] = 10 * near[outside]
+    config = Selection(method="clusters", correlation=0.8)
+    assert chosen(matrix, "range", config, rows=rows).instead[[0, 6]].tolist() == [0, 0]
+    assert chosen(matrix, "range", config, rows=outside).instead[[0, 6]].tolist() == [6, 6]
+
+
 def test_nothing_to_choose_from_is_one_line(matrix: Matrix) -> None:
     flat = replace(matrix, x=np.zeros_like(matrix.x))
     with pytest.raises(ModelError, match="selection for range: each of 9 columns has one value"):

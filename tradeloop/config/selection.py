@@ -16,7 +16,7 @@ class Selection(Block):
     constant: Share = 0.99
     correlation: Share = 0.95
     folds: Annotated[int, Field(ge=2, le=20)] = 3
-    drop: Annotated[float, Field(ge=0, lt=1)] = 0.3
+    drop: Annotated[float, Field(ge=0, lt=1)] = 0.6
     compare: list[ModelName] = ["xgboost"]
 
 
