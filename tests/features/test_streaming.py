@@ -179,6 +179,16 @@ def test_a_late_bar_comes_with_every_row_that_it_changed() -> None:
     assert_same(before | changed, expected)
 
 
+def test_a_late_bar_has_its_own_row_also_where_an_older_one_is_dropped_for_it() -> None:
+    bars = walk(100)
+    stream = engine(late=5)
+    before = last_given(feed(stream, [*bars[:97], *bars[98:]]))
+    changed = last_given(stream.update(bars[97]).rows)
+    assert list(changed) == [np.datetime64(bar.time, "us") for bar in bars[97:]]
+    expected = batch(bars, [])
+    assert_same({time: (before | changed)[time] for time in list(expected)[-6:]}, dict(list(expected.items())[-6:]))
+
+
 def test_a_restated_bar_replaces_the_one_there() -> None:
     bars = walk(40)
     stream = engine()
