@@ -163,6 +163,20 @@ def test_base_bars_too_dense_for_the_interval_give_what_their_span_holds() -> No
     assert np.isnan(found["rsi"][: 24 * 13 - 1]).all()
 
 
+def test_a_bucket_that_may_have_begun_before_the_lookback_has_no_say() -> None:
+    """Six bars an hour where four hours are said to hold four: the lookback begins in the middle of a bucket."""
+    size = 300
+    rng = np.random.default_rng(9)
+    times = np.datetime64("2024-03-04T21:00", "us") + np.arange(size) * np.timedelta64(10, "m")
+    close = 100 * np.exp(np.cumsum(rng.normal(0, 0.01, size)))
+    bars = Bars("DENSE", times, close, close * 1.01, close / 1.01, close, rng.lognormal(3, 1, size))
+    span, lookback = timedelta(hours=4), 4 * (CHANGES + 3)
+    full = columns(bars, "4h", span, 4)
+    for row in range(lookback - 1, size):
+        tail = columns(bars[row - lookback + 1 : row + 1], "4h", span, 4)
+        assert [values[-1] for values in tail.values()] == [values[row] for values in full.values()]
+
+
 def test_timeframes_follow_the_interval() -> None:
     def names(interval: timedelta) -> set[str]:
         return {spec.name.rpartition("_")[2] for spec in registered(["multi_timeframe"], interval=interval)}
