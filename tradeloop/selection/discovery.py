@@ -182,11 +182,13 @@ class _Part:
     def scores(self, values: NDArray[np.float32]) -> _Scores:
         """Return how each column of (n, N) goes with what is left of the label."""
         t, correlation = np.zeros(values.shape[1]), np.zeros(values.shape[1])
+        # The blocks vary less than the label did, by what the basis has taken out of each of them.
+        free = 1.0 - self.basis.shape[1] / len(self.basis)
         for start in range(0, values.shape[1], _CHUNK):
             here = slice(start, start + _CHUNK)
             product = _without(_ranked(values[:, here]), self.basis) * self.label[:, None]
             sums = np.add.reduceat(product, self.starts, axis=0)
-            spread = sums.std(axis=0, ddof=1) / np.sqrt(BLOCKS)
+            spread = sums.std(axis=0, ddof=1) / np.sqrt(BLOCKS * free)
             t[here] = np.divide(sums.mean(axis=0), spread, out=np.zeros(len(spread)), where=spread > 0)
             correlation[here] = product.sum(axis=0)
         return _Scores(t, correlation)
