@@ -23,6 +23,7 @@ import json
 import math
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -257,6 +258,7 @@ def main() -> None:
         work, folder = arguments.work
         print(json.dumps({"features": compute_features, "join": join_features}[work](Path(folder))))
         return
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that a cluster is stopped whatever ends this
     shares = [float(share) for share in arguments.rows.split(",")]
     backends = arguments.backends.split(",")
     found = {
