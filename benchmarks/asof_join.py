@@ -1,6 +1,6 @@
 """Point-in-time joins through Feast: the as-of store against Feast's own local stores, time, memory and answers.
 
-    python -m benchmarks.asof_join [--json] [--scale 1.0] [--stores ours,duckdb,file]
+    python -m benchmarks.asof_join [--json] [--scale 1.0] [--stores ours,duckdb,file] [--cases panel,minute]
 
 Each store runs as a process of its own over the same files, asked by the same `get_historical_features` with the
 created-time cut-off on: 60 features, the default TTL of ten days, one bar in twenty restated, one entity row in a
@@ -168,6 +168,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--scale", type=float, default=1.0, help="multiplies the number of bars")
     parser.add_argument("--stores", default="ours,duckdb,file")
+    parser.add_argument("--cases", default=",".join(CASES))
     parser.add_argument("--join", nargs=2, metavar=("FOLDER", "STORE"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.join:
@@ -175,7 +176,8 @@ def main() -> None:
         join(Path(folder), kind)
         return
     stores = arguments.stores.split(",")
-    cases = tqdm(CASES.items(), desc="cases", file=sys.stderr)
+    chosen = {name: CASES[name] for name in arguments.cases.split(",")}
+    cases = tqdm(chosen.items(), desc="cases", file=sys.stderr)
     results = {name: run_case(case, stores, arguments.scale) for name, case in cases}
     if arguments.json:
         print(json.dumps(results, indent=2))
