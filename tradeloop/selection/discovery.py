@@ -27,8 +27,8 @@ BLOCKS = 20
 """Runs of bars that a statistic's error is taken from: neighbouring bars, and the symbols of one, go together."""
 ALIKE = 0.9
 """Candidates whose ranks are correlated by more are one."""
-ROWS_EACH = 10
-"""Rows that each direction which is taken out of the label must have."""
+BARS_EACH = 10
+"""Bars that each direction which is taken out of the label must have; symbols that rise together count once."""
 _CHUNK = 256
 
 
@@ -166,29 +166,36 @@ class _Scores:
 
 @dataclass(frozen=True)
 class _Part:
-    """What is left of the label in some rows (n,), of mean 0 and length 1; blocks' first rows; the known columns."""
+    """What is left of the label in some rows (n,), of mean 0 and length 1; blocks' first rows; the known columns.
+
+    `free` is the share of the bars that the basis leaves: by so much less do the blocks vary than the label did.
+    """
 
     label: Floats
     starts: Rows
     basis: Floats
+    free: float
 
     @classmethod
     def of(cls, matrix: Matrix, target: Target, rows: Rows) -> _Part:
         times, rank = np.unique(matrix.timestamp[rows], return_inverse=True)
-        basis = _basis(_ranked(matrix.x[rows]))
+        basis = _basis(_ranked(matrix.x[rows]), max(len(times) // BARS_EACH, 1))
         label = _without(_ranked(matrix.y[target][rows][:, None]), basis)[:, 0]
-        return cls(label, np.searchsorted(rank * BLOCKS // len(times), np.arange(BLOCKS)), basis)
+        return cls(
+            label,
+            np.searchsorted(rank * BLOCKS // len(times), np.arange(BLOCKS)),
+            basis,
+            1.0 - basis.shape[1] / len(times),
+        )
 
     def scores(self, values: NDArray[np.float32]) -> _Scores:
         """Return how each column of (n, N) goes with what is left of the label."""
         t, correlation = np.zeros(values.shape[1]), np.zeros(values.shape[1])
-        # The blocks vary less than the label did, by what the basis has taken out of each of them.
-        free = 1.0 - self.basis.shape[1] / len(self.basis)
         for start in range(0, values.shape[1], _CHUNK):
             here = slice(start, start + _CHUNK)
             product = _without(_ranked(values[:, here]), self.basis) * self.label[:, None]
             sums = np.add.reduceat(product, self.starts, axis=0)
-            spread = sums.std(axis=0, ddof=1) / np.sqrt(BLOCKS * free)
+            spread = sums.std(axis=0, ddof=1) / np.sqrt(BLOCKS * self.free)
             t[here] = np.divide(sums.mean(axis=0), spread, out=np.zeros(len(spread)), where=spread > 0)
             correlation[here] = product.sum(axis=0)
         return _Scores(t, correlation)
@@ -202,10 +209,10 @@ def _ranked(values: NDArray[np.floating]) -> Floats:
     return np.asarray(ranks - ranks.mean(axis=0))
 
 
-def _basis(columns: Floats) -> Floats:
-    """Return orthonormal directions (n, k) of the columns, the strongest, a `ROWS_EACH`-th of n at most."""
+def _basis(columns: Floats, most: int) -> Floats:
+    """Return orthonormal directions (n, k) of the columns, the strongest, `most` at most."""
     left, size, _ = np.linalg.svd(columns / np.maximum(np.linalg.norm(columns, axis=0), 1e-12), full_matrices=False)
-    return np.asarray(left[:, : min(int((size > 1e-6 * size[0]).sum()), max(len(columns) // ROWS_EACH, 1))])
+    return np.asarray(left[:, : min(int((size > 1e-6 * size[0]).sum()), most)])
 
 
 def _without(columns: Floats, basis: Floats) -> Floats:
