@@ -96,7 +96,8 @@ class Source:
         from tradeloop.state.asof_join import finest_unit, to_utc
 
         frame = pl.scan_parquet(list(files))
-        schema = self.collect(frame.head(0)).schema
+        with self.readable():
+            schema = frame.collect_schema()
         derived: dict[str, pl.Expr] = {FEATURE_TIME: to_utc(self.timestamp, "us").dt.epoch("us")}
         if self.vector:
             derived[VECTOR] = pl.concat_list(self.vector)
