@@ -87,7 +87,7 @@ def test_a_planted_interaction_is_found_among_all_candidates() -> None:
 
 def test_noise_is_confirmed_no_more_often_than_alpha_says() -> None:
     """Forty markets of noise on real features: at 0.05 two are expected to have a confirmation."""
-    config = Discovery(trials=40, lags=1, shortlist=5)
+    config = Discovery(trials=40, lags=1, shortlist=5, alpha=0.05)
     matrix, _ = market()
     wrong = 0
     for seed in range(40):

@@ -27,7 +27,7 @@ class Discovery(Block):
     lags: Annotated[int, Field(ge=0)] = 3
     validation: Share = 0.4
     shortlist: Count = 20
-    alpha: Share = 0.05
+    alpha: Share = 0.01
     keep: Count = 5
 
 
