@@ -37,7 +37,7 @@ def test_off_nothing_is_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_every_trial_of_every_target_is_counted_and_what_stood_is_listed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    found = run(tmp_path, CONFIG.model_copy(update={"trials": 400, "keep": 1}), monkeypatch)
+    found = run(tmp_path, CONFIG.model_copy(update={"trials": 400, "keep": 1, "alpha": 0.05}), monkeypatch)
     assert found["trials"] == 3 * len(_every())
     targets = found["targets"]
     assert isinstance(targets, dict)
