@@ -142,11 +142,11 @@ class TestBento:
         assert "onnxruntime" in installed
         assert not installed & {"torch", "scikit-learn", "xgboost-cpu", "xgboost", "dvc", "optuna"}
         size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-        assert size < 1_000_000
+        assert size < 2_000_000
 
     def test_code_is_the_services_own_and_nothing_that_trains(self, layout: Layout) -> None:
         modules = {name for name in included(layout.root) if name.startswith("tradeloop/")}
-        for package in ("models", "sources", "evaluate", "integrity", "metrics"):
+        for package in ("models", "evaluate", "metrics", "report", "selection", "simulation", "loop"):
             assert not [name for name in modules if name.startswith(f"tradeloop/{package}/")]
         assert not modules & {"tradeloop/training.py", "tradeloop/stacking.py", "tradeloop/tuning.py"}
         # Feast is given these by name.
