@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 
 from stages.features import features as features_stage
-from tests.features.conftest import ROOT
 from tests.feature_files import read_rows
+from tests.features.conftest import ROOT
 from tradeloop.atomic import write_parquet
 from tradeloop.bars import TIME, Bars
 from tradeloop.config import Params

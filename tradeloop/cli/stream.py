@@ -25,7 +25,7 @@ def stream(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Take closed bars as they come: into the journal, for the next `dvc repro`, and their features into the online store.
+    """Take closed bars as they come: into the journal for `dvc repro`, and their features into the online store.
 
     After a crash it goes on from where the journal ends. Several may run beside each other, and beside the service.
     """
