@@ -25,6 +25,7 @@ from tradeloop.features import (
     specs_for,
 )
 from tradeloop.features.engine import syntax_hash
+from tradeloop.features.registry import column_prefix
 from tradeloop.schema import Schema
 
 
@@ -222,3 +223,20 @@ def test_kernels_of_like_lookbacks_share_what_they_remember(monkeypatch: pytest.
     made.clear()
     assert np.isnan(compute_tail(bare[-30:], schema)).tolist() == [False] * 3 + [True] * 2
     assert sorted(made) == [2, 30]
+
+
+def test_named_columns_limit_their_families_and_no_other(daily_params: Params) -> None:
+    def names(**features: object) -> list[str]:
+        block = daily_params.features.model_copy(update=features)
+        return [spec.name for spec in specs_for(daily_params.model_copy(update={"features": block}))]
+
+    every = names(families=["trend", "candles", "context"], columns=None)
+    chosen = names(families=["trend", "candles", "context"], columns=["adx_14", "series_beta_60", "rsi_14"])
+    context = [f"{column_prefix(name)}_beta_60" for name in daily_params.active.context]
+    assert [name for name in chosen if name in ("adx_14", *context)] == ["adx_14", *context]
+    assert len(chosen) == 1 + len(context) + sum(spec.family == "candles" for spec in registered(["candles"]))
+    assert len(every) > len(chosen) and set(chosen) < set(every)
+    # A column of another market's is no error: hours of the day do not exist on daily bars.
+    assert names(families=["calendar"], columns=["time_of_day_sin", "month_sin"]) == ["month_sin"]
+    with pytest.raises(ConfigError, match="got 'adx_15'; did you mean 'adx_14'"):
+        names(families=["trend"], columns=["adx_15"])

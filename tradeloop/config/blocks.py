@@ -43,9 +43,13 @@ class Check(Block):
 
 
 class Features(Block):
-    """Which families of features to compute."""
+    """Which families of features to compute.
+
+    Of a family of which `columns` names any, only those are computed; of the other families all, as without `columns`.
+    """
 
     families: Annotated[list[str], Field(min_length=1)]
+    columns: Annotated[list[str], Field(min_length=1)] | None = None
     discovered: Discovered = Discovered()
 
 

@@ -11,9 +11,8 @@ from typing import Any
 
 from tradeloop.config import Params
 from tradeloop.features.engine import specs_for
-from tradeloop.features.registry import FeatureSpec, Timeframe, column_prefix, registered
+from tradeloop.features.registry import ANY, FeatureSpec, Timeframe, column_prefix, registered
 
-ANY = "series"
 _NAME = r"[A-ZÀ-Þ][\w’'–-]+"
 _SOURCE = re.compile(rf"({_NAME}(?:(?:, (?:and )?| and | de ){_NAME})*) \(?([12]\d{{3}})\)")
 _POSSESSIVE = re.compile(r"['’]s$")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import difflib
 import hashlib
 import inspect
 import json
@@ -18,7 +19,7 @@ from tradeloop.bars import Bars
 from tradeloop.config import Params, parse_interval
 from tradeloop.errors import ConfigError, SchemaMismatch
 from tradeloop.features.discovered import composed, discovered
-from tradeloop.features.registry import FeatureSpec, registered
+from tradeloop.features.registry import ANY, FeatureSpec, registered
 from tradeloop.inputs.contract import input_columns
 from tradeloop.schema import Schema
 
@@ -26,12 +27,32 @@ Row = NDArray[np.float32]
 
 
 def specs_for(params: Params) -> list[FeatureSpec]:
-    """Return the columns that `params` asks for: its families, on the active market's interval, context and inputs.
+    """Return the columns that `params` asks for: of its families, on the active market's interval, context and inputs.
 
     Those that ``features.discovered`` names stand behind them; they may be made of columns of any family.
+
+    Raises
+    ------
+    ConfigError
+        ``features`` names a family, or a column, that there is not.
     """
     specs, made = registered_for(params, params.features.families), params.features.discovered.columns
+    if params.features.columns is not None:
+        specs = _named(specs, params)
     return [*specs, *discovered(made, registered_for(params))] if made else specs
+
+
+def _named(specs: Sequence[FeatureSpec], params: Params) -> list[FeatureSpec]:
+    """Return, of each family of which ``features.columns`` names any, the named ones; of the other families all."""
+    wanted = params.features.columns or []
+    families = {spec.name: spec.family for spec in registered(context=[ANY])}
+    for name in wanted:
+        if name not in families:
+            close = difflib.get_close_matches(name, families, n=1)
+            hint = f"; did you mean {close[0]!r}?" if close else ""
+            raise ConfigError(f"features.columns may name what `tradeloop features --all` lists, got {name!r}{hint}")
+    limited = {families[name] for name in wanted}
+    return [spec for spec in specs if spec.general in wanted or spec.family not in limited]
 
 
 def registered_for(params: Params, families: Sequence[str] | None = None) -> list[FeatureSpec]:

@@ -20,6 +20,8 @@ Function = TypeVar("Function", bound=Callable[..., "Floats | tuple[Floats, ...]"
 
 
 DAY = timedelta(days=1)
+ANY = "series"
+"""Stands for a context series where no market is meant: ``series_beta_60``."""
 
 
 @dataclass(frozen=True)
@@ -136,6 +138,13 @@ class FeatureSpec:
     scale_free: bool = True
     calendar: str | None = None
     parts: tuple[str, ...] = ()
+
+    @property
+    def general(self) -> str:
+        """Its name on any market: `ANY` stands for the context series."""
+        if self.context is None:
+            return self.name
+        return f"{ANY}_{self.name.removeprefix(column_prefix(self.context) + '_')}"
 
     def pick(self, values: Floats | tuple[Floats, ...]) -> Floats:
         """Return this column of what the kernel returned."""
