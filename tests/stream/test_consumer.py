@@ -177,7 +177,8 @@ def test_several_processes_share_one_journal(market: Market, store: OnlineStore)
     content = messages(held_back())
     for first in range(0, len(content), 30):
         (one if first % 60 else other).take(content[first : first + 30])
-    assert not set(statuses(one.take(content))) - {"duplicate", "context"}
+    for consumer in (one, other):
+        assert not set(statuses(consumer.take(content))) - {"duplicate", "context"}
     market.assert_online(store)
     market.assert_whole()
     for symbol in SYMBOLS:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Hashable, Mapping
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import pandas as pd
 import typer
 
 from tradeloop.cli.output import Json, project, show_json, show_table
 from tradeloop.errors import ConfigError, DataError
 from tradeloop.layout import Layout
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def check(
@@ -110,4 +112,6 @@ def _table(layout: Layout, name: str) -> pd.DataFrame:
     path = layout.clean / f"{name}.parquet"
     if not path.is_file():
         raise DataError(f"{path} is missing: run `dvc repro check` first")
+    import pandas as pd
+
     return pd.read_parquet(path)

@@ -74,6 +74,11 @@ def change(bars: Bars) -> Floats:
     return _row(bars, _CHANGE)
 
 
+def move(bars: Bars) -> Floats:
+    """Size of `change`."""
+    return bars.memo("move", lambda: np.abs(change(bars)))
+
+
 def squared_change(bars: Bars) -> Floats:
     """Square of `change`."""
     return bars.memo("squared_change", lambda: change(bars) ** 2)

@@ -46,7 +46,7 @@ def _volume(bars: Bars) -> Floats:
 
 def _signed(bars: Bars) -> Floats:
     buy, sell = (bars.inputs[name] for name in TRADED)
-    return bars.memo("signed volume", lambda: buy - sell)
+    return bars.memo("net volume bought", lambda: buy - sell)
 
 
 @feature(lookback=1, needs=PRICES)

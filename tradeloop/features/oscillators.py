@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from tradeloop.bars import Bars, Floats
-from tradeloop.features.basics import body, change, log_close, log_low, previous_close, true_range, typical
+from tradeloop.features.basics import body, change, log_close, log_low, move, previous_close, true_range, typical
 from tradeloop.features.compiled import compiled
 from tradeloop.features.ordered import maximum, minimum
 from tradeloop.features.registry import feature
@@ -23,12 +23,8 @@ def _gain(bars: Bars) -> Floats:
     return bars.memo("gain", lambda: np.maximum(change(bars), 0.0))
 
 
-def _move(bars: Bars) -> Floats:
-    return bars.memo("move", lambda: np.abs(change(bars)))
-
-
 def _strength(bars: Bars, window: int) -> Floats:
-    return ratio(ema(_gain(bars), 1 / window), ema(_move(bars), 1 / window), empty=0.5)
+    return ratio(ema(_gain(bars), 1 / window), ema(move(bars), 1 / window), empty=0.5)
 
 
 def _position(bars: Bars, window: int) -> Floats:
@@ -118,7 +114,7 @@ def cmo(bars: Bars, window: int) -> Floats:
 
     In [−1, 1]; 0 where nothing moved. Chande, Kroll (1994).
     """
-    return share(change(bars), _move(bars), window, empty=0.0)
+    return share(change(bars), move(bars), window, empty=0.0)
 
 
 @feature(lookback=29)

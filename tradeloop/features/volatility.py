@@ -16,6 +16,7 @@ from tradeloop.features.basics import (
     change,
     gap,
     log_close,
+    move,
     parkinson_variance,
     rogers_satchell_variance,
     spread,
@@ -185,7 +186,7 @@ def jump_share(bars: Bars, window: int) -> Floats:
 
     Bipower variation over `window` − 1 products. Barndorff-Nielsen, Shephard (2004).
     """
-    size = bars.memo("move", lambda: np.abs(change(bars)))
+    size = move(bars)
     smooth = total(bars.memo("bipower", lambda: size * lag(size, 1)), window - 1) * (window / (window - 1))
     return np.maximum(1 - ratio(0.5 * math.pi * smooth, total(squared_change(bars), window), empty=1.0), 0.0)
 
