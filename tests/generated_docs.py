@@ -26,7 +26,11 @@ that tail, unchanged when later bars arrive, and free of the price's and the vol
   table, whatever it is multiplied by, and has the lookbacks of its windows.
 - **Letters.** O, H, L, C, V are the bar's open, high, low, close and volume, TR its true range.
 - **Which ones.** `features.families` in `params.yaml` names the families that a market is to have. Those that read data
-  beyond bars are there only where the market declares it.
+  beyond bars are there only where the market declares it. Of a family of which `features.columns` names any, only
+  those are computed. The default names 66: on us_daily, out of fold (2004 to 2010, mean of five folds, the holdout
+  untouched) they did better than all 241 columns of the same families on every target of the stack: AUC 0.536 against
+  0.524, return IC 0.072 against 0.055, range R² 0.415 against 0.400. More columns are not more skill; ask
+  [selection](selection.md) before you switch them on.
 
 {describe(specs)}
 """
