@@ -68,6 +68,7 @@ def make_project(root: Path, *, momentum: float, count: int = 1_700) -> Layout:
     matrix = pd.concat(parts).sort_values(["timestamp", "symbol"], ignore_index=True)
     write_parquet(layout.training / "matrix.parquet", matrix)
     schema.save(layout.training / "schema.json")
+    write_json(layout.reports / "selection.json", {"columns": len(schema)})  # no columns were chosen
     times, ends = to_times(matrix["timestamp"]), to_times(matrix["label_end"])
     holdout = holdout_split(times, ends, params.split)
     write_splits(layout, walk_forward(times, ends, params.split), holdout)
