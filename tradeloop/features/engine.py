@@ -103,12 +103,15 @@ def schema_hash(specs: Sequence[FeatureSpec]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
+_NO_FORMULAS = frozenset({f"{__package__}.registry", f"{__package__}.compiled"})
+
+
 @lru_cache(maxsize=64)
 def _closure(module: str) -> frozenset[str]:
     """Return `module` and the modules of this package that its formulas come from."""
     tree = ast.parse(inspect.getsource(sys.modules[module]))
     imported = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module}
-    inside = {name for name in imported if name.startswith(f"{__package__}.") and name != registered.__module__}
+    inside = {name for name in imported if name.startswith(f"{__package__}.") and name not in _NO_FORMULAS}
     return frozenset({module}).union(*(_closure(name) for name in inside))
 
 
