@@ -23,7 +23,7 @@ from tradeloop.serving.answers import Answer
 
 pytestmark = [pytest.mark.xdist_group("server"), pytest.mark.slow]
 
-HEAVY = ("torch", "sklearn", "xgboost", "dvc", "optuna", "matplotlib", "skl2onnx", "onnxmltools", "polars", "talib")
+HEAVY = ("torch", "sklearn", "xgboost", "dvc", "optuna", "matplotlib", "skl2onnx", "onnxmltools", "polars", "scipy")
 
 
 def build(folder: Path) -> tuple[Path, Bundle]:
@@ -68,6 +68,9 @@ def test_the_bento_serves_from_its_own_folder_with_its_own_requirements(tmp_path
     python = environment(tmp_path / "environment", bento / "src" / "bentos" / "requirements.txt")
     for module in HEAVY:
         assert subprocess.run([python, "-c", f"import {module}"], capture_output=True).returncode == 1, module
+    # What the first /observe loads: features and all they are computed with.
+    observe = "import tradeloop.features, tradeloop.stream.consumer, tradeloop.serving.observe"
+    subprocess.run([python, "-c", observe], cwd=bento / "src", env=os.environ | {"PYTHONPATH": ""}, check=True)
     home = data_only(tmp_path / "home")
     command = (str(python), "-m", "bentoml", "serve", str(bento))
     with Server(home, *command, "--host", "127.0.0.1", cwd=tmp_path, PYTHONPATH="") as server:
