@@ -58,6 +58,8 @@ def test_where_the_calendar_ends_its_last_session_stands() -> None:
 
 def test_the_schema_knows_its_calendar_and_a_row_of_another_is_refused() -> None:
     params = market_params("aapl_hourly")
+    everything = params.features.model_copy(update={"columns": None})  # the default columns ask no calendar
+    params = params.model_copy(update={"features": everything})
     schema = schema_for(params)
     assert schema.calendar == "XNYS"
     assert Schema.of(schema.content()) == schema
@@ -76,7 +78,9 @@ def test_the_columns_follow_the_calendar() -> None:
             params.model_copy(
                 update={
                     "markets": {**params.markets, params.market: market},
-                    "features": params.features.model_copy(update={"families": ["calendar", "session"]}),
+                    "features": params.features.model_copy(
+                        update={"families": ["calendar", "session"], "columns": None}
+                    ),
                 }
             )
         )
