@@ -1,4 +1,4 @@
-"""All features of a family-rich market against `ta`'s add_all_ta_features, on the same bars, in one run.
+"""All columns of the default families against `ta`'s add_all_ta_features, on the same bars, in one run.
 
     uv venv --python 3.11 /tmp/ta && uv pip install --python /tmp/ta/bin/python ta==0.11.0
     python -m benchmarks.against_ta --peer-python /tmp/ta/bin/python [--json] [--bars 2520] [--repeats 3]
@@ -47,7 +47,9 @@ def measure(bars_count: int, repeats: int, peer_python: Path) -> dict[str, Any]:
 
     params = load_params(ROOT / "params.yaml")
     market = params.active.model_copy(update={"context": []})
-    schema = schema_for(params.model_copy(update={"markets": {**params.markets, params.market: market}}))
+    update = {"markets": {**params.markets, params.market: market}}
+    update["features"] = params.features.model_copy(update={"columns": None})
+    schema = schema_for(params.model_copy(update=update))
     frame = bootstrapped(1, bars_count).astype(dict.fromkeys(("open", "high", "low", "close", "volume"), float))
     bars = Bars.from_frame("S000", frame)
     lookback = schema_lookback(schema, ())

@@ -91,7 +91,7 @@ def test_status_shows_what_the_loop_is_at(run: Run, home: Home) -> None:
     status = answers.StatusAnswer.model_validate({k: v for k, v in found.items() if k not in extra})
     assert status.champion is not None and status.champion.state == "degraded"
     assert [(one.version, one.mode, one.share) for one in status.challengers] == [(home.versions[2], "canary", 0.25)]
-    assert [(alarm.watch, alarm.outcome_seq) for alarm in status.alarms] == [("skill", 41)]
+    assert [(alarm.watch, alarm.outcome_seq) for alarm in status.alarms] == [("skill", 41), ("retraining", None)]
     assert status.diagnosis is not None and status.diagnosis.remedy == "retrain"
     assert (status.jobs.failed, status.jobs.running) == (1, 1)
     assert [decision.kind for decision in status.decisions] == ["accuracy_drop", "diagnosis", "turn"]
@@ -102,6 +102,7 @@ def test_status_shows_what_the_loop_is_at(run: Run, home: Home) -> None:
         "skill: e-value 2.1e4",
         "retrain: because of diagnosis",
         "1 running, 1 failed",
+        "failed: out of memory",
         "loop ok, seen",
         "accuracy_drop, train: because of accuracy_drop",
         "loop: the source does not answer",
@@ -140,3 +141,27 @@ def test_a_wish_to_retrain_is_one_job_however_often_it_is_sent(run: Run) -> None
     assert run("retrain").endswith(" is queued\n")
     jobs = answers.RetrainingAnswer.model_validate_json(run("jobs", "--json"))
     assert len(jobs.queued) == 2 and jobs.queued[0].priority == 100
+
+
+def test_a_failed_job_is_acknowledged_and_a_waiting_one_cancelled(run: Run) -> None:
+    jobs = answers.RetrainingAnswer.model_validate_json(run("jobs", "--json"))
+    failed, waiting = jobs.ended[0].id, jobs.queued[-1].id
+    assert "only a failed one can be acknowledged" in run("acknowledge", waiting, status=1)
+    assert "only one that waits or runs can be cancelled" in run("cancel", failed, status=1)
+    assert "has no job 'ffff0000'" in run("cancel", "ffff0000", status=1)
+    assert "got 'job%'" in run("cancel", "job%", status=1)
+    assert run("acknowledge", failed[:13]) == f"job {failed} is acknowledged\n"
+    assert run("acknowledge", failed) == f"job {failed} was acknowledged already\n"
+    assert "retraining" not in [alarm["watch"] for alarm in json.loads(run("status", "--json"))["alarms"]]
+    cancelled = answers.JobAnswer.model_validate_json(run("cancel", waiting, "--reason", "not now", "--json"))
+    assert cancelled.changed and cancelled.job.state == "cancelled"
+    assert str(cancelled.job.error).endswith(": not now")
+
+
+def test_performance_says_what_to_expect_of_open_predictions(run: Run, home: Home) -> None:
+    run("predict", "AAPL", "IBM", "--local")
+    found = json.loads(run("performance", "--json"))
+    expected = answers.PerformanceAnswer.model_validate(found).expected
+    assert expected is not None and expected.model == home.hashes[1] and expected.predictions == 2
+    shown = run("performance")
+    assert "to expect of 2 predictions without outcome: accuracy 0." in shown and expected.assumption in shown

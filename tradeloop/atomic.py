@@ -13,20 +13,23 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def _replace(path: Path, write: Callable[[Path], None]) -> None:
+def _replace(path: Path, write: Callable[[Path], None], *, flush: bool = True) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     os.close(handle)
     beside = Path(name)
     try:
         write(beside)
-        with beside.open("rb") as written:
-            os.fsync(written.fileno())
+        if flush:
+            with beside.open("rb") as written:
+                os.fsync(written.fileno())
         beside.chmod(0o644)
         beside.replace(path)
     except BaseException:
         beside.unlink(missing_ok=True)
         raise
+    if not flush:
+        return
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)
@@ -34,13 +37,20 @@ def _replace(path: Path, write: Callable[[Path], None]) -> None:
         os.close(folder)
 
 
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write `content` to `path` so that a crash leaves the old file or the new one, never a part."""
+def write_bytes(path: Path, content: bytes, *, flush: bool = True) -> None:
+    """Write `content` to `path` so that a crash leaves the old file or the new one, never a part.
+
+    Parameters
+    ----------
+    flush
+        Let it reach the disk before this returns. Without it a power failure may leave a part: for files whose digest
+        is known elsewhere.
+    """
 
     def write(beside: Path) -> None:
         beside.write_bytes(content)
 
-    _replace(path, write)
+    _replace(path, write, flush=flush)
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -43,5 +43,9 @@ class TrainingError(TradeloopError):
     """A retraining cannot be prepared, or its workspace cannot be used."""
 
 
+class JobError(TradeloopError):
+    """There is no such job, or it is past what is asked of it."""
+
+
 class FillError(TradeloopError):
     """A fill that the bot reported breaks a rule."""

@@ -19,6 +19,7 @@ from tradeloop.features import (
     compiled,
     compute,
     compute_tail,
+    engine,
     feature,
     feature_lookback,
     registered,
@@ -136,6 +137,24 @@ def test_the_hash_covers_name_order_and_lookback(daily_params: Params) -> None:
     assert schema_hash([replace(specs[0], lookback=specs[0].lookback + 1), *specs[1:]]) != known
 
 
+def other_join() -> None:
+    """Stand for another way to join."""
+
+
+def test_how_context_and_inputs_are_joined_is_part_of_the_hash(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A column that reads neither keeps its hash."""
+    everything = registered(context=["SP500"])
+    alone = [spec for spec in everything if not spec.context and not spec.needs][:5]
+    context = [spec for spec in everything if spec.context][:5]
+    inputs = [spec for spec in everything if spec.needs][:5]
+    before = [schema_hash(specs) for specs in (alone, context, inputs)]
+
+    monkeypatch.setattr(engine, "known_close", other_join)
+    monkeypatch.setattr(engine, "alignment", other_join)
+    after = [schema_hash(specs) for specs in (alone, context, inputs)]
+    assert [a == b for a, b in zip(before, after, strict=True)] == [True, False, False]
+
+
 def test_the_hash_covers_formulas_but_not_comments() -> None:
     source = '"""Module."""\nX = 1\ndef f(x):\n    """Return."""\n    return x + X\n'
     assert syntax_hash(source) == syntax_hash('X = 1  # one\n\n\ndef f(x):\n    "Other."\n\n    return (x + X)\n')
@@ -213,10 +232,10 @@ def test_kernels_of_like_lookbacks_share_what_they_remember(monkeypatch: pytest.
     schema = Schema("shared", tuple(spec.name for spec in specs), schema_hash(specs))
     bare = replace(daily, context={})
     np.testing.assert_array_equal(compute_tail(bare[-300:], schema), np.zeros(5, np.float32))
-    assert sorted(made) == [2, 64, 128]
+    assert sorted(made) == [64, 128]
     made.clear()
     assert np.isnan(compute_tail(bare[-30:], schema)).tolist() == [False] * 3 + [True] * 2
-    assert sorted(made) == [2, 30]
+    assert made == [30]
 
 
 def test_named_columns_limit_their_families_and_no_other(daily_params: Params) -> None:

@@ -36,14 +36,19 @@ def test_moments_and_zscore(window: int) -> None:
 
 
 @pytest.mark.parametrize("window", [2, 3, 20, 60, 150])
-def test_correlation_slope_and_time_correlation(window: int) -> None:
+def test_correlation_pair_and_time_correlation(window: int) -> None:
     pairs = [slice(i - window + 1, i + 1) for i in range(window - 1, 150)]
     correlation = [np.corrcoef(X[p], Y[p])[0, 1] for p in pairs]
-    slope = [np.polyfit(X[p], Y[p], 1)[0] for p in pairs]
     trend = [np.corrcoef(X[p], np.arange(window))[0, 1] for p in pairs]
     rows = slice(window - 1, None)
     np.testing.assert_allclose(rolling.correlation(X, Y, window)[rows], correlation, rtol=1e-10, atol=1e-12)
-    np.testing.assert_allclose(rolling.slope(Y, X, window)[rows], slope, rtol=1e-9)
+    slopes, correlations, residuals = (found[rows] for found in rolling.pair(Y, X, window))
+    slope = np.clip([np.polyfit(X[p], Y[p], 1)[0] for p in pairs], -rolling.STEEPEST, rolling.STEEPEST)
+    np.testing.assert_allclose(slopes, slope, rtol=1e-9)
+    np.testing.assert_allclose(correlations, correlation, rtol=1e-10, atol=1e-12)
+    left = [Y[p] - b * X[p] - np.mean(Y[p] - b * X[p]) for p, b in zip(pairs, slope, strict=True)]
+    if window > 2:  # two points lie on their line
+        np.testing.assert_allclose(residuals, [r[-1] / r.std(ddof=1) for r in left], rtol=1e-8, atol=1e-8)
     np.testing.assert_allclose(rolling.time_correlation(X, window)[rows], trend, rtol=1e-10, atol=1e-12)
     assert np.isnan(rolling.correlation(X, Y, window)[: window - 1]).all()
 
@@ -64,7 +69,8 @@ def test_a_constant_is_flat_exactly(value: float) -> None:
         rolling.zscore(flat, 23),
         rolling.correlation(flat, Y[:100], 23),
         rolling.correlation(Y[:100], flat, 23),
-        rolling.slope(Y[:100], flat, 23),
+        *rolling.pair(Y[:100], flat, 23)[:2],
+        rolling.pair(flat, Y[:100], 23)[1],
         rolling.time_correlation(flat, 23),
     ):
         assert (result[22:] == 0).all() and np.isnan(result[:22]).all()
@@ -78,7 +84,8 @@ def test_rounding_about_a_constant_is_flat_too() -> None:
         rolling.time_correlation(nearly, 20),
         rolling.correlation(nearly, Y[:100], 20),
         rolling.correlation(Y[:100], nearly, 20),
-        rolling.slope(Y[:100], nearly, 20),
+        *rolling.pair(Y[:100], nearly, 20)[:2],
+        *rolling.pair(nearly, nearly, 20)[1:],
     ):
         assert (result[19:] == 0).all()
 

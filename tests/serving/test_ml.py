@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
 from sqlalchemy import insert
@@ -15,6 +16,7 @@ from sqlalchemy import insert
 from tests.bundles import NOW
 from tests.engines import ask, check, running, until
 from tests.servers import TOKEN, Home, make_home
+from tradeloop.monitoring.cbpe import expected_skill
 from tradeloop.registry import Registry
 from tradeloop.serving import loop_answers as answers
 from tradeloop.serving.engine import Engine
@@ -208,3 +210,77 @@ def test_metrics_show_what_stands_in_the_database(home: Home, monkeypatch: pytes
             assert [beat["component"] for beat in status["heartbeats"]] == ["service"]
 
     asyncio.run(run())
+
+
+def test_what_to_expect_of_open_predictions_stands_beside_the_windows(home: Home) -> None:
+    counted = CollectorRegistry()
+
+    async def run() -> None:
+        async with running(home, counted) as (engine, client):
+            await until(lambda: engine.ready)
+            for _ in range(2):  # the same question twice is one bar
+                said = (await ask(client, "AAPL", "IBM", "MSFT")).json()["predictions"]
+            found = answers.PerformanceAnswer.model_validate((await client.get("/api/ml/performance")).json()).expected
+            assert found is not None
+            assert (found.model, found.predictions) == (home.hashes[1], 3)
+            assert found.accuracy is not None and found.accuracy.low < found.accuracy.value < found.accuracy.high
+            assert found.accuracy.expected is not None
+            known = expected_skill(np.array([one["p_up"] for one in said]), engine.bundle.reference)  # type: ignore[union-attr]
+            assert found.accuracy.value == pytest.approx(known["accuracy"]["value"])
+            gauge = "tradeloop_expected_skill"
+            await until(lambda: counted.get_sample_value(gauge, {"metric": "accuracy"}) is not None)
+            assert counted.get_sample_value(gauge, {"metric": "accuracy"}) == pytest.approx(found.accuracy.value)
+
+    asyncio.run(run())
+
+
+def test_a_job_is_cancelled_and_a_failed_one_acknowledged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = make_home(tmp_path / "home")
+    database = home.database()
+    queue = JobQueue(database, home.params.market)
+    made = {}
+    for name, priority in (("failed", 900), ("waiting", 800)):
+        made[name] = queue.enqueue("time_based", priority, name, {}, dedupe=name, market_time=NOW, max_attempts=1)
+    job = queue.claim("test", NOW)
+    assert job is not None and job.reason == "failed"
+    queue.fail(job, "memory: too much", None)
+    failed, waiting = job.id, made["waiting"].id  # type: ignore[union-attr]
+    database.close()
+
+    async def body(_: Engine, client: httpx.AsyncClient) -> None:
+        async def post(name: str, **content: str) -> tuple[int, Any]:
+            response = await client.post(f"/api/ml/{name}", json=content, headers=AUTHORIZED)
+            return response.status_code, response.json()
+
+        async def alarms() -> list[str]:
+            status = answers.StatusAnswer.model_validate((await client.get("/api/ml/status")).json())
+            return [alarm.text for alarm in status.alarms if alarm.watch == "retraining"]
+
+        monkeypatch.setenv("TRADELOOP_TOKEN", TOKEN)
+        for name in ("cancel", "acknowledge"):
+            assert (await client.post(f"/api/ml/{name}", json={"job": failed})).status_code == 401
+        assert await alarms() == [f"job {failed} failed: memory: too much"]
+        assert await post("cancel", job=failed, reason="x") == (
+            409,
+            {"error": f"job {failed} has failed: only one that waits or runs can be cancelled"},
+        )
+        assert await post("acknowledge", job=waiting) == (
+            409,
+            {"error": f"job {waiting} is queued: only a failed one can be acknowledged"},
+        )
+        for name, told in (("cancel", {"job": "0" * 36, "reason": "x"}), ("acknowledge", {"job": "no job"})):
+            status, said = await post(name, **told)
+            assert status == 409 and told["job"] in said["error"]
+        assert (await post("cancel", job=waiting))[1] == {"error": "reason is missing (known: job, reason)"}
+
+        for changed in (True, False):
+            status, said = await post("acknowledge", job=failed[:12])
+            known = answers.JobAnswer.model_validate(said)
+            assert (status, known.changed, known.job.acknowledged_by) == (200, changed, "http")
+            status, said = await post("cancel", job=waiting, reason="not now")
+            known = answers.JobAnswer.model_validate(said)
+            assert (status, known.changed, known.job.state) == (200, changed, "cancelled")
+            assert known.job.error == "cancelled by http: not now"
+        assert await alarms() == []
+
+    check(home, body)

@@ -23,7 +23,7 @@ for command in (
     *(inspect.status, integrity.check, inspect.gate, inspect.features, inspect.version),
     *(models.models, models.events, models.served, models.promote, models.rollback, models.stage, models.unstage),
     *(models.demote, models.quarantine, models.archive, versions.compare, versions.cleanup, versions.export),
-    *(ml.performance, ml.experiments, ml.retrain, ml.jobs, ml.decisions),
+    *(ml.performance, ml.experiments, ml.retrain, ml.cancel, ml.acknowledge, ml.jobs, ml.decisions),
     *(serving.serve, serving.predict, serving.replay, serving.publish, loop.loop),
     *(simulate.simulate, paper.paper, stream.stream),
 ):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections import Counter
 from collections.abc import Mapping
@@ -15,7 +14,7 @@ from typing import Annotated, Any
 import typer
 from sqlalchemy import select
 
-from tradeloop.cli.output import Json, day_and_time, opened, project, show_facts, show_json, show_table
+from tradeloop.cli.output import Json, day_and_time, opened, project, read_report, show_facts, show_json, show_table
 from tradeloop.config import Params
 from tradeloop.errors import DataError
 from tradeloop.layout import Layout
@@ -43,7 +42,7 @@ def status(as_json: Json = False) -> None:
     layout, params = project()
     schema = _schema(layout)
     online = online_state(layout, params, schema) if schema else None
-    gate_report = _read_gate(layout)
+    gate_report = read_report(layout.reports / "gate.json", key="verdict")
     with opened(layout, params) as (database, _):
         found = overview(database, params.market, clock=params.active.clock, now=_now(params, online))
         found["verdicts"] = _verdicts(database, params.market)
@@ -109,7 +108,7 @@ def _of_the_loop(found: Mapping[str, Any]) -> list[tuple[str, Any]]:
 def gate(as_json: Json = False) -> None:
     """Show the gate's verdict on the last model with every check; exit status 1 unless it passed."""
     layout, _ = project()
-    report = _read_gate(layout)
+    report = read_report(layout.reports / "gate.json", key="verdict")
     if report is None:
         raise DataError(f"{layout.reports / 'gate.json'} is missing: run `dvc repro gate` first")
     if as_json:
@@ -239,16 +238,3 @@ def _verdicts(database: Database, market: str) -> dict[str, int]:
 def _schema(layout: Layout) -> Schema | None:
     path = layout.store / "schema.json"
     return Schema.load(path) if path.is_file() else None
-
-
-def _read_gate(layout: Layout) -> dict[str, Any] | None:
-    path = layout.reports / "gate.json"
-    if not path.is_file():
-        return None
-    try:
-        report = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DataError(f"{path} is not valid JSON: {error}") from None
-    if not isinstance(report, dict) or "verdict" not in report:
-        raise DataError(f"{path} has no verdict")
-    return report

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Hashable, Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tradeloop.cli.output import Json, project, show_json, show_table
+from tradeloop.cli.output import Json, project, read_report, show_json, show_table
 from tradeloop.errors import ConfigError, DataError
 from tradeloop.layout import Layout
 
@@ -24,7 +23,10 @@ def check(
 ) -> None:
     """Show what the check stage found: a score a symbol, the worst days, and the findings."""
     layout, _ = project()
-    summary = _summary(layout)
+    path = layout.reports / "integrity.json"
+    summary = read_report(path, key="symbols")
+    if summary is None:
+        raise DataError(f"{path} is missing: run `dvc repro check` first")
     days, findings = (_table(layout, name) for name in ("days", "findings"))
     symbols = summary["symbols"]
     if symbol is not None:
@@ -93,19 +95,6 @@ def _day(row: Mapping[Hashable, Any]) -> dict[str, Any]:
 def _finding(row: Mapping[Hashable, Any]) -> dict[str, Any]:
     named = {str(name): value for name, value in row.items()}
     return {**named, "time": f"{row['time']:%Y-%m-%dT%H:%M:%SZ}", "bars": int(row["bars"])}
-
-
-def _summary(layout: Layout) -> dict[str, Any]:
-    path = layout.reports / "integrity.json"
-    if not path.is_file():
-        raise DataError(f"{path} is missing: run `dvc repro check` first")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DataError(f"{path} is not valid JSON: {error}") from None
-    if not isinstance(content, dict) or "symbols" not in content:
-        raise DataError(f"{path} has no symbols")
-    return content
 
 
 def _table(layout: Layout, name: str) -> pd.DataFrame:

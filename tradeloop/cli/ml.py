@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tradeloop.cli.inspect import market_now
 from tradeloop.cli.output import Json, actor, day_and_time, moment, opened, project, show_json, show_table
-from tradeloop.errors import StoreError
+from tradeloop.config import Params
+from tradeloop.errors import BundleError, StoreError
+from tradeloop.layout import Layout
+
+if TYPE_CHECKING:
+    from tradeloop.registry import Registry
+    from tradeloop.state.database import Database
+    from tradeloop.state.job import Job
 
 Limit = Annotated[int, typer.Option(min=1, max=1000, help="At most so many entries.")]
 
@@ -26,15 +33,16 @@ def performance(
     limit: Limit = 1000,
     as_json: Json = False,
 ) -> None:
-    """Show live performance: the newest windows, ``*`` standing for all."""
+    """Show live performance: the newest windows, ``*`` standing for all, and what to expect before outcomes come."""
     from tradeloop.monitoring.queries import performance as ask
 
     layout, params = project()
     filters: dict[str, Any] = {"symbol": symbol, "model": model, "arm": arm, "regime": regime, "window": window}
     filters |= {"since": moment(since, "--since") if since else None, "limit": limit}
-    with opened(layout, params) as (database, _):
+    with opened(layout, params) as (database, registry):
         windows = ask(database, params.market, **filters)
-    found = {"market": params.market, "windows": windows}
+        expected = _expected(layout, params, database, registry)
+    found = {"market": params.market, "expected": expected, "windows": windows}
     if as_json:
         show_json(found)
         return
@@ -47,6 +55,32 @@ def performance(
     ]
     columns = ("model", "symbol", "regime", "arm", "window", "as of (UTC)", "n", *_METRICS)
     show_table(columns, rows, title=f"live performance on {params.market}")
+    if expected:
+        print(_expectation(expected))
+
+
+def _expected(layout: Layout, params: Params, database: Database, registry: Registry) -> dict[str, Any] | None:
+    """Return what to expect of the champion's open predictions; None without a champion, or with a broken one."""
+    from tradeloop.bundle_store import BundleStore
+    from tradeloop.monitoring.cbpe import expected_of_open
+
+    champion = registry.champion()
+    try:
+        bundle = BundleStore(layout, params).get(champion.hash) if champion else None
+    except BundleError:
+        return None
+    return expected_of_open(database, params.market, bundle.hash, bundle.reference) if bundle else None
+
+
+def _expectation(expected: Mapping[str, Any]) -> str:
+    parts = []
+    for name in ("accuracy", "log_loss", "auc"):
+        if found := expected[name]:
+            holdout = f", holdout {found['expected']:.4f}" if found["expected"] is not None else ""
+            text = f"{found['value']:.4f} [{found['low']:.4f}, {found['high']:.4f}{holdout}]"
+            parts.append(f"{name.replace('_', ' ')} {text}")
+    said = "; ".join(parts) or "none is open"
+    return f"to expect of {expected['predictions']} predictions without outcome: {said}\n({expected['assumption']})"
 
 
 def experiments(
@@ -114,6 +148,39 @@ def jobs(limit: Limit = 20, as_json: Json = False) -> None:
     ]
     columns = ("job", "state", "trigger", "priority", "attempts", "asked (UTC)", "ended (UTC)", "why")
     show_table(columns, rows, title=f"jobs of {params.market}")
+
+
+def cancel(
+    job: Annotated[str, typer.Argument(help="A job's id, or the beginning of it.")],
+    reason: Annotated[str, typer.Option(help="Goes on the record.")] = "by hand",
+    as_json: Json = False,
+) -> None:
+    """Withdraw a retraining that waits or runs."""
+    from tradeloop.monitoring.asked import cancel as ask
+
+    layout, params = project()
+    with opened(layout, params) as (database, _):
+        found, changed = ask(database, params.market, job, actor=actor(), reason=reason)
+    _show_job(found, changed, "cancelled", as_json=as_json)
+
+
+def acknowledge(
+    job: Annotated[str, typer.Argument(help="A failed job's id, or the beginning of it.")], as_json: Json = False
+) -> None:
+    """Note that a failed retraining is known of: it alarms no more, and the loop may try again."""
+    from tradeloop.monitoring.asked import acknowledge as ask
+
+    layout, params = project()
+    with opened(layout, params) as (database, _):
+        found, changed = ask(database, params.market, job, actor=actor())
+    _show_job(found, changed, "acknowledged", as_json=as_json)
+
+
+def _show_job(job: Job, changed: bool, done: str, *, as_json: bool) -> None:
+    if as_json:
+        show_json({"job": job.to_dict(), "changed": changed})
+    else:
+        print(f"job {job.id} is {done}" if changed else f"job {job.id} was {done} already")
 
 
 def decisions(

@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -14,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tradeloop.config import Params, load_params
-from tradeloop.errors import ConfigError
+from tradeloop.errors import ConfigError, DataError
 from tradeloop.layout import Layout
 from tradeloop.registry import Registry
 from tradeloop.state.database import Database, database_url
@@ -93,6 +94,19 @@ def moment(text: str, name: str) -> datetime:
     if parsed.tzinfo is None:
         raise ConfigError(f"{name} must carry its UTC offset (2013-02-28T21:00:00Z), got {text!r}")
     return parsed.astimezone(UTC)
+
+
+def read_report(path: Path, *, key: str) -> dict[str, Any] | None:
+    """Return a report that a stage wrote, None where there is none; DataError where it is no JSON object with `key`."""
+    if not path.is_file():
+        return None
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError(f"{path} is not valid JSON: {error}") from None
+    if not isinstance(content, dict) or key not in content:
+        raise DataError(f"{path} has no {key}")
+    return content
 
 
 def _console() -> Console:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
-import tempfile
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
 
+from tradeloop.atomic import write_bytes
 from tradeloop.bars import Bars
 from tradeloop.compute.manifest import Made, Manifest, recipe, source_digest
 from tradeloop.compute.rows import part_rows
@@ -63,7 +62,8 @@ def write_parts(folder: Path, bars: Bars, schema: Schema) -> Kept:
     stale = [part for part in wanted if part.name not in made]
     folder.mkdir(parents=True, exist_ok=True)
     for part, content in part_rows(bars, stale, schema, lookback=lookback):
-        _put(folder / f"{part.name}.parquet", content)
+        # Not flushed: after a power failure the manifest's digest finds what is broken.
+        write_bytes(folder / f"{part.name}.parquet", content, flush=False)
         made[part.name] = Made(sources[part.name], hashlib.sha256(content).hexdigest())
     _sweep(folder, {f"{part.name}.parquet" for part in wanted} | {"manifest.json"})
     after = Manifest(now, made)
@@ -77,19 +77,6 @@ def remove_others(folder: Path, symbols: Collection[str]) -> None:
     for path in folder.iterdir() if folder.is_dir() else ():
         if path.name not in symbols:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-
-
-def _put(path: Path, content: bytes) -> None:
-    """Write a part whole. It need not have reached the disk: after a power failure the manifest's digest finds it."""
-    handle, beside = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        Path(beside).chmod(0o644)
-        Path(beside).replace(path)
-    except BaseException:
-        Path(beside).unlink(missing_ok=True)
-        raise
 
 
 def _sweep(folder: Path, wanted: Collection[str]) -> None:

@@ -15,15 +15,15 @@ from tradeloop.features.compiled import compiled
 from tradeloop.features.rolling import lag
 
 # Rows of `_logs`: prices, then changes.
-_OPEN, _HIGH, _LOW, _CLOSE, _CHANGE, _GAP, _BODY, _SPREAD, _TRUE_RANGE = range(9)
-_UP_OPEN, _UP_CLOSE, _DOWN_OPEN, _DOWN_CLOSE = range(9, 13)
+_HIGH, _LOW, _CLOSE, _CHANGE, _GAP, _BODY, _SPREAD, _TRUE_RANGE = range(8)
+_UP_OPEN, _UP_CLOSE, _DOWN_OPEN, _DOWN_CLOSE = range(8, 12)
 
 
 @compiled
 def _ratios(opened: Floats, high: Floats, low: Floats, close: Floats) -> Floats:
-    rows = np.full((13, len(close)), np.nan)
+    rows = np.full((12, len(close)), np.nan)
     for i in range(len(close)):
-        rows[_OPEN, i], rows[_HIGH, i], rows[_LOW, i], rows[_CLOSE, i] = opened[i], high[i], low[i], close[i]
+        rows[_HIGH, i], rows[_LOW, i], rows[_CLOSE, i] = high[i], low[i], close[i]
         rows[_BODY, i], rows[_SPREAD, i] = close[i] / opened[i], high[i] / low[i]
         rows[_UP_OPEN, i], rows[_UP_CLOSE, i] = high[i] / opened[i], high[i] / close[i]
         rows[_DOWN_OPEN, i], rows[_DOWN_CLOSE, i] = low[i] / opened[i], low[i] / close[i]
@@ -47,11 +47,6 @@ def _logs(bars: Bars) -> Floats:
 def _row(bars: Bars, row: int) -> Floats:
     values: Floats = _logs(bars)[row]
     return values
-
-
-def log_open(bars: Bars) -> Floats:
-    """Log of the open."""
-    return _row(bars, _OPEN)
 
 
 def log_high(bars: Bars) -> Floats:

@@ -7,18 +7,15 @@ from bar to bar of the symbol, r the symbol's own.
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from tradeloop.bars import Bars, Floats
 from tradeloop.features.basics import change
 from tradeloop.features.compiled import compiled
 from tradeloop.features.registry import feature
-from tradeloop.features.rolling import FLAT, STILL, log_return
-from tradeloop.features.volatility import QUIET
+from tradeloop.features.rolling import STEEPEST, STILL, lag, log_return, mean, pair, zscore
+from tradeloop.features.volatility import log_volatility_of
 
-STEEPEST = 10.0
 LONGEST = 60
 
 
@@ -42,139 +39,99 @@ def known_change(bars: Bars, series: str) -> Floats:
     return bars.memo(f"known_change {series}", lambda: log_return(known(bars, series)))
 
 
-@compiled
-def _mean_square(values: Floats, last: int, count: int) -> float:
-    total = 0.0
-    for i in range(last - count + 1, last + 1):
-        total += values[i] * values[i]
-    return total / count
+@feature(lookback=lambda window: window + 1, windows=(1, 5), per_context=True)
+def return_(bars: Bars, series: str, window: int) -> Floats:
+    """Log return of `series` over `window` bars: ln(X_t / X_{t−n}); 0 while no newer close of it is known."""
+    return known_change(bars, series) if window == 1 else log_return(known(bars, series), window)
 
 
-@compiled
-def _zscore(values: Floats, last: int, count: int) -> float:
-    average, squares = 0.0, 0.0
-    for i in range(last - count + 1, last + 1):
-        average += values[i] / count
-    for i in range(last - count + 1, last + 1):
-        squares += (values[i] - average) ** 2
-    deviation = math.sqrt(squares / (count - 1))
-    return 0.0 if deviation <= FLAT * average else (values[last] - average) / deviation
+def _log_volatility(bars: Bars, series: str, window: int) -> Floats:
+    x = known_change(bars, series)
+    return log_volatility_of(mean(bars.memo(f"known_square {series}", lambda: x**2), window))
 
 
-@compiled
-def _alone(close: Floats, series: Floats, x: Floats) -> Floats:
-    """Return the columns as rows; each is NaN where its own window holds one."""
-    result = np.full((8, len(close)), np.nan)
-    for t in range(LONGEST, len(close)):
-        result[0, t] = x[t]
-        result[1, t] = math.log(series[t] / series[t - 5])
-        for row, window in ((2, 20), (3, 5)):
-            result[row, t] = 0.5 * math.log(np.maximum(_mean_square(x, t, window), QUIET**2))
-        result[3, t] -= 0.5 * math.log(np.maximum(_mean_square(x, t, LONGEST), QUIET**2))
-        result[4, t] = _zscore(series, t, LONGEST)
-        for row, window in ((5, 5), (6, 20), (7, LONGEST)):
-            result[row, t] = math.log(close[t] / close[t - window]) - math.log(series[t] / series[t - window])
-    return result
+@feature(lookback=21, per_context=True)
+def log_volatility_20(bars: Bars, series: str) -> Floats:
+    """Log of the root mean square of the log returns of `series` over 20 bars."""
+    return _log_volatility(bars, series, 20)
+
+
+@feature(lookback=LONGEST + 1, per_context=True)
+def volatility_trend_5_60(bars: Bars, series: str) -> Floats:
+    """Log volatility of `series` over 5 bars less that over 60: whether its unrest is growing."""
+    return _log_volatility(bars, series, 5) - _log_volatility(bars, series, LONGEST)
+
+
+@feature(lookback=LONGEST, per_context=True)
+def level_zscore_60(bars: Bars, series: str) -> Floats:
+    """Level of `series` in standard deviations from its mean over 60 bars, for series that revert; 0 where flat."""
+    return zscore(known(bars, series), LONGEST)
+
+
+@feature(lookback=lambda window: window + 1, windows=(5, 20, LONGEST), per_context=True)
+def relative_strength(bars: Bars, series: str, window: int) -> Floats:
+    """Log return over `window` bars less that of `series`."""
+    return log_return(bars.close, window) - log_return(known(bars, series), window)
 
 
 @feature(
-    lookback=LONGEST + 1,
+    lookback=lambda window: window + 1,
+    windows=(20, LONGEST),
     per_context=True,
-    columns=(
-        "return_1",
-        "return_5",
-        "log_volatility_20",
-        "volatility_trend_5_60",
-        "level_zscore_60",
-        "relative_strength_5",
-        "relative_strength_20",
-        "relative_strength_60",
-    ),
+    columns=("beta", "correlation", "residual"),
 )
-def series_alone(bars: Bars, series: str) -> tuple[Floats, ...]:
-    """Look at `series` by itself, and at the symbol beside it, over as many bars as the name ends with.
+def comovement(bars: Bars, series: str, window: int) -> tuple[Floats, ...]:
+    """How the symbol's log returns r went with those of `series`, x, over `window` bars.
 
-    return: ln(X_t / X_{t−n}), 0 while no newer close is known; log_volatility: ln of the root mean square of x;
-    volatility_trend: that of 5 bars less that of 60, whether its unrest is growing; level_zscore: (X − mean) / standard
-    deviation, 0 where flat, for series that revert; relative_strength: the symbol's log return less that of the series.
+    beta: slope of r on x, within ±10; correlation of r and x; residual: r_t − beta x_t, less its mean, in its standard
+    deviations. Each is 0 where its returns are flat.
     """
-    return tuple(_alone(bars.close, known(bars, series), known_change(bars, series)))
+    return pair(change(bars), known_change(bars, series), window)
+
+
+@feature(lookback=lambda window: window + 1, windows=(20, LONGEST), per_context=True)
+def lead(bars: Bars, series: str, window: int) -> Floats:
+    """Correlation of r_t with x_{t−1} over `window` bars, whether `series` goes ahead; 0 where either is flat."""
+    return pair(change(bars), lag(known_change(bars, series), 1), window - 1)[1]
 
 
 @compiled
 def _steepness(r: Floats, x: Floats, side: float) -> float:
-    """Return the slope of r on x over bars whose x has the sign `side` (0: all), within ±10; 0 where x is flat."""
-    count, mean_r, mean_x = 0, 0.0, 0.0
+    """Return the slope of r on x over bars whose x has the sign `side`, within ±10; 0 where x is flat; NaN of a NaN."""
+    count, mean_r, mean_x, known = 0, 0.0, 0.0, 0.0
     for i in range(len(x)):
-        if side * x[i] > STILL or side == 0:
+        known += r[i] + x[i]
+        if side * x[i] > STILL:
             count += 1
             mean_r += r[i]
             mean_x += x[i]
+    if np.isnan(known):
+        return np.nan
     if count < 2:
         return 0.0
     mean_r, mean_x, squares, product = mean_r / count, mean_x / count, 0.0, 0.0
     for i in range(len(x)):
-        if side * x[i] > STILL or side == 0:
+        if side * x[i] > STILL:
             squares += (x[i] - mean_x) ** 2
             product += (x[i] - mean_x) * (r[i] - mean_r)
     return min(max(product / squares, -STEEPEST), STEEPEST) if squares > count * STILL**2 else 0.0
 
 
 @compiled
-def _correlation(r: Floats, x: Floats) -> float:
-    """Return Pearson's correlation of two runs of log returns; 0 where either is flat."""
-    count, mean_r, mean_x, rr, xx, rx = len(r), 0.0, 0.0, 0.0, 0.0, 0.0
-    for i in range(count):
-        mean_r += r[i] / count
-        mean_x += x[i] / count
-    for i in range(count):
-        rr += (r[i] - mean_r) ** 2
-        xx += (x[i] - mean_x) ** 2
-        rx += (r[i] - mean_r) * (x[i] - mean_x)
-    if rr <= count * STILL**2 or xx <= count * STILL**2:
-        return 0.0
-    return min(max(rx / math.sqrt(rr * xx), -1.0), 1.0)
-
-
-@compiled
-def _comovement(r: Floats, x: Floats, result: Floats, window: int) -> None:
-    """Fill in the columns as rows; a window that holds a NaN keeps its own."""
-    for t in range(LONGEST, len(r)):
+def _sided(r: Floats, x: Floats, window: int) -> Floats:
+    result = np.full((2, len(r)), np.nan)
+    for t in range(window, len(r)):
         ours, theirs = r[t - window + 1 : t + 1], x[t - window + 1 : t + 1]
-        average, squares = 0.0, 0.0
-        beta = _steepness(ours, theirs, 0.0)
-        for i in range(window):
-            average += (ours[i] - beta * theirs[i]) / window
-        if np.isnan(average):
-            continue
-        for i in range(window):
-            squares += (ours[i] - beta * theirs[i] - average) ** 2
-        flat = squares <= window * STILL**2
-        result[0, t] = beta
-        result[1, t] = _correlation(ours, theirs)
-        result[2, t] = _correlation(ours[1:], theirs[:-1])
-        result[3, t], result[4, t] = _steepness(ours, theirs, 1.0), _steepness(ours, theirs, -1.0)
-        result[5, t] = 0.0 if flat else (ours[-1] - beta * theirs[-1] - average) / math.sqrt(squares / (window - 1))
+        result[0, t], result[1, t] = _steepness(ours, theirs, 1.0), _steepness(ours, theirs, -1.0)
+    return result
 
 
 @feature(
-    lookback=LONGEST + 1,
+    lookback=lambda window: window + 1,
+    windows=(20, LONGEST),
     per_context=True,
-    columns=tuple(
-        f"{name}_{window}"
-        for window in (20, LONGEST)
-        for name in ("beta", "correlation", "lead", "beta_up", "beta_down", "residual")
-    ),
+    columns=("beta_up", "beta_down"),
 )
-def comovement(bars: Bars, series: str) -> tuple[Floats, ...]:
-    """How the symbol's log returns r went with those of `series`, x, over as many bars as the name ends with.
-
-    beta: slope of r on x, within ±10; correlation of r and x; lead: correlation of r_t with x_{t−1}, whether the series
-    goes ahead; beta_up, beta_down: slope on the bars on which x rose, or fell; residual: r_t − beta x_t, less its mean,
-    in its standard deviations. Each is 0 where its returns are flat.
-    """
-    result = np.full((12, len(bars)), np.nan)
-    r, x = change(bars), known_change(bars, series)
-    for half, window in ((result[:6], 20), (result[6:], LONGEST)):
-        _comovement(r, x, half, window)
-    return tuple(result)
+def sided_beta(bars: Bars, series: str, window: int) -> tuple[Floats, ...]:
+    """Slope of r on x, within ±10, over those of `window` bars on which `series` rose, or fell; 0 where x is flat."""
+    return tuple(_sided(change(bars), known_change(bars, series), window))

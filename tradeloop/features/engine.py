@@ -15,11 +15,12 @@ from itertools import groupby
 import numpy as np
 from numpy.typing import NDArray
 
-from tradeloop.bars import Bars
+from tradeloop.bars import Bars, known_close
 from tradeloop.config import Params, parse_interval
 from tradeloop.errors import ConfigError, SchemaMismatch
 from tradeloop.features.discovered import composed, discovered
 from tradeloop.features.registry import ANY, FeatureSpec, registered
+from tradeloop.inputs import alignment
 from tradeloop.inputs.contract import input_columns
 from tradeloop.schema import Schema
 
@@ -90,16 +91,22 @@ def schema_for(params: Params) -> Schema:
 
 
 def schema_hash(specs: Sequence[FeatureSpec]) -> str:
-    """Return a SHA-256 over the columns' names, order and lookbacks and their families' code.
+    """Return a SHA-256 over the columns' names, order and lookbacks, and the code of their families and of their joins.
 
-    The code is the syntax tree, without docstrings, of the family and of what it imports from this package: a changed
-    formula changes the hash, a changed comment does not.
+    The code is the syntax tree, without docstrings, of the family and of what it imports from this package, and of how
+    context and data beyond bars are joined where a column reads them: a changed formula changes the hash, a changed
+    comment does not.
     """
     columns = [[spec.name, spec.lookback, spec.context, spec.calendar] for spec in specs]
     modules: set[str] = set()
     for spec in specs:
         modules |= _closure(spec.module).union(*(_closure(part) for part in spec.parts))
-    content = {"columns": columns, "code": {module: _syntax(module) for module in sorted(modules)}}
+    code = {module: _syntax(module) for module in sorted(modules)}
+    if any(spec.context for spec in specs):
+        code["context"] = syntax_hash(inspect.getsource(known_close))
+    if any(spec.needs for spec in specs):
+        code["inputs"] = syntax_hash(inspect.getsource(alignment))
+    content = {"columns": columns, "code": code}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
@@ -223,4 +230,4 @@ def _tail(lookback: int) -> int:
     More bars change nothing, and kernels that are given the same ones share what `Bars.memo` keeps. Up to 64 bars cost
     next to nothing beyond the call itself.
     """
-    return 2 if lookback <= 2 else max(64, 1 << (lookback - 1).bit_length())
+    return max(64, 1 << (lookback - 1).bit_length())

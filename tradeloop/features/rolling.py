@@ -33,6 +33,9 @@ FLAT = 1e-8
 STILL = 1e-8
 """A window of log returns is flat below this standard deviation: rounding of prices alone makes about 1e-16."""
 
+STEEPEST = 10.0
+"""Bound of a slope of returns on returns."""
+
 # What `merge` merges: 1, 1, 2, 3, 5 and 4 numbers a run of bars.
 SUM, DECAYED, MOMENTS, TREND, COMOMENTS, SHAPE = range(6)
 
@@ -122,9 +125,8 @@ def _fold(kind: int, block: Floats, window: int, decay: float) -> Floats:
 
 # What `_rolled` makes of the summaries. One compiled function for all: each has the whole tree in it, and compiling it
 # once for every statistic would take a minute.
-_TOTAL, _MEAN, _EMA, _VARIANCE, _DEVIATION, _ZSCORE, _SKEW, _CORRELATION, _SLOPE, _REGRESSION, _TIME, _WEIGHTED = range(
-    12
-)
+_TOTAL, _MEAN, _EMA, _VARIANCE, _DEVIATION, _ZSCORE = range(6)
+_SKEW, _CORRELATION, _PAIR, _REGRESSION, _TIME, _WEIGHTED = range(6, 12)
 _KINDS = np.array([SUM, SUM, DECAYED, *3 * [MOMENTS], SHAPE, *2 * [COMOMENTS], *3 * [TREND]])
 _SUMMARIES = np.array([1, 1, 1, 2, 2, 2, 4, 5, 5, 3, 3, 3])
 
@@ -135,7 +137,7 @@ def _rolled(what: int, x: Floats, y: Floats, window: int, decay: float) -> Float
     size = len(x)
     block = np.zeros((_SUMMARIES[what], size))
     block[0] = x
-    if what in (_CORRELATION, _SLOPE):
+    if what in (_CORRELATION, _PAIR):
         block[1] = y
     found = _fold(_KINDS[what], block, window, decay)
     if what == _MEAN:
@@ -169,10 +171,17 @@ def _rolled(what: int, x: Floats, y: Floats, window: int, decay: float) -> Float
             spread = np.sqrt(squares) * np.sqrt(others)
             # 0 times the product: NaN where either is not known
             found[0, i] = found[4, i] * 0 if flat or spread == 0 else min(max(found[4, i] / spread, -1.0), 1.0)
-    elif what == _SLOPE:
+    elif what == _PAIR:
+        still = window * STILL**2
         for i in range(size):
-            squares = found[2, i]
-            found[0, i] = found[4, i] * 0 if squares <= window * STILL**2 else found[4, i] / squares
+            here, there, product = found[2, i], found[3, i], found[4, i]
+            slope = product * 0 if here <= still else min(max(product / here, -STEEPEST), STEEPEST)
+            left = there - slope * (2 * product - slope * here)
+            residual = y[i] - found[1, i] - slope * (x[i] - found[0, i])
+            flat = here <= still or there <= still
+            found[0, i] = slope
+            found[1, i] = product * 0 if flat else min(max(product / np.sqrt(here * there), -1.0), 1.0)
+            found[2, i] = product * 0 if left <= still else residual / np.sqrt(left / (window - 1))
     elif what >= _REGRESSION:
         spread = window * (window * window - 1) / 12
         for i in range(size):
@@ -280,9 +289,14 @@ def correlation(returns: Floats, other: Floats, window: int) -> Floats:
     return _row(_rolled(_CORRELATION, returns, other, window, 0.0))
 
 
-def slope(values: Floats, returns: Floats, window: int) -> Floats:
-    """Least-squares slope of values on log returns; 0 where the returns are flat."""
-    return _row(_rolled(_SLOPE, returns, values, window, 0.0))
+def pair(returns: Floats, other: Floats, window: int) -> tuple[Floats, Floats, Floats]:
+    """Log returns beside other ones: slope on these within ±`STEEPEST`, Pearson's correlation, standardised residual.
+
+    The residual is that of the newest bar in the window's standard deviations of it. Each is 0 where its returns, or
+    the residuals, are flat.
+    """
+    found = _rolled(_PAIR, other, returns, window, 0.0)
+    return found[0], found[1], found[2]
 
 
 def regression(values: Floats, window: int) -> tuple[Floats, Floats, Floats]:

@@ -11,6 +11,7 @@ import pandas as pd
 from tradeloop.bars import Times
 from tradeloop.integrity.examine import Examined
 from tradeloop.integrity.report import RULES, Report
+from tradeloop.pages import render_page
 
 WIDTH = 900  # of a plot, in its own units
 ROW = 16  # of the heat map
@@ -23,16 +24,8 @@ SHOWN = 25  # findings of one rule and symbol, and quarantined days of one symbo
 
 def render(found: Examined, market: str) -> bytes:
     """Return the report as an HTML page; the same findings give the same bytes."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("tradeloop"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    page = environment.get_template("integrity.html.j2").render(
+    return render_page(
+        "integrity.html.j2",
         market=market,
         rows=[_row(report) for report in found.reports],
         notes=list(found.notes()),
@@ -46,7 +39,6 @@ def render(found: Examined, market: str) -> bytes:
         width=WIDTH,
         shown=SHOWN,
     )
-    return page.encode()
 
 
 def _row(report: Report) -> dict[str, Any]:

@@ -7,7 +7,8 @@ The same code runs live and in simulations; what differs is handed in (`Parts`).
 3. feeds them, bar by bar and in order, to every watch;
 4. diagnoses, lets the triggers fire, decides, and lets the rollout decide;
 5. writes decisions, jobs, performance, adaptation and its own memory in one transaction;
-6. carries out in the registry what was decided about models, where a person's act wins.
+6. flags the champion while its skill alarm stands, and carries out in the registry what was decided about models, where
+   a person's act wins.
 
 Nothing is lost by a crash between any two of these: outcomes after the memory are fed again, and what was written or
 done once is told by its key and left as it is.
@@ -25,7 +26,7 @@ from sqlalchemy import Connection
 from tradeloop.bundle import Bundle
 from tradeloop.clock import Clock
 from tradeloop.config import Params
-from tradeloop.errors import BundleError
+from tradeloop.errors import BundleError, RegistryError
 from tradeloop.lifecycle import Lifecycle
 from tradeloop.loop.actions import Action, Done
 from tradeloop.loop.checkpoints import Checkpoints
@@ -186,6 +187,7 @@ class Loop:
         self._rollout.market_changed(alarm.changed_at if alarm else None)
         actions = self._rollout.advance(now)
         queued = self._write(decisions, actions)
+        self._flag(evidence)
         done = [self._rollout.execute(action) for action in actions]
         for decision in decisions:
             if decision.supersedes is not None:
@@ -285,6 +287,21 @@ class Loop:
             costs=self._followed.costs(),
             **self._parts.evidence_beside(),
         )
+
+    def _flag(self, evidence: Evidence) -> None:
+        """Flag the champion as degraded for as long as its skill alarm stands; a later turn does what a crash left."""
+        champion, alarm = self._lifecycle.champion, evidence.skill_alarm
+        if champion is None or self._followed.watch is None or (champion.state == "degraded") == (alarm is not None):
+            return
+        registry = self._parts.registry
+        try:
+            if alarm is not None:
+                told = evidence.skill.get("details")
+                registry.degrade(champion.hash, actor="loop", reason=alarm.text, evidence=told)
+            else:
+                registry.recover(champion.hash, actor="loop", reason="no skill alarm stands: its watch began anew")
+        except RegistryError:  # somebody has made another one champion since
+            return
 
     def _closed(self, symbol: str) -> datetime | None:
         """Return the newest bar's close."""

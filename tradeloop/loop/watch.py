@@ -39,11 +39,6 @@ class ChampionWatch:
         self._calibration.update(batch)
         self._drift.update(_served(batch, features))
 
-    @property
-    def alarmed(self) -> bool:
-        """Whether the skill alarm stands."""
-        return self._skill.alarm is not None
-
     def skill(self) -> Part:
         """Return the evidence on skill as `monitoring.evidence.Evidence` reads it."""
         alarm = self._skill.alarm

@@ -1,4 +1,4 @@
-"""A person's wish to retrain, over HTTP or the command line: one job in the queue, however often it is sent."""
+"""What a person asks of the retrainings, over HTTP or the command line: one more, one less, no more alarm about one."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import select
 
 from tradeloop.config import Params
+from tradeloop.errors import JobError
 from tradeloop.state.database import Database
 from tradeloop.state.jobs import Job, JobQueue
 from tradeloop.state.tables import JobRow
@@ -53,3 +54,30 @@ def ask_retraining(
     known = select(JobRow.id).where(JobRow.market == params.market, JobRow.dedupe == dedupe)
     with database.read() as connection:
         return queue.get(connection.execute(known).scalar_one()), False
+
+
+def cancel(database: Database, market: str, name: str, *, actor: str, reason: str) -> tuple[Job, bool]:
+    """Withdraw a job that waits or runs; return it, and whether that is new.
+
+    Raises
+    ------
+    JobError
+        `name` is no job's id, nor the beginning of one only; or the job has ended.
+    """
+    queue = JobQueue(database, market)
+    known = queue.find(name)
+    if known.state == "cancelled":
+        return known, False
+    job = queue.cancel(known.id, actor=actor, reason=reason)
+    if job.state != "cancelled":
+        raise JobError(f"job {job.id} has {job.state}: only one that waits or runs can be cancelled")
+    return job, True
+
+
+def acknowledge(database: Database, market: str, name: str, *, actor: str) -> tuple[Job, bool]:
+    """Note that a person knows of a failed job; return it, and whether that is new. Errors as `cancel`."""
+    queue = JobQueue(database, market)
+    known = queue.find(name)
+    if known.state != "failed":
+        raise JobError(f"job {known.id} is {known.state}: only a failed one can be acknowledged")
+    return queue.acknowledge(known.id, actor=actor), known.acknowledged_at is None

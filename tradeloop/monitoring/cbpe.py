@@ -17,9 +17,17 @@ import numpy as np
 
 from tradeloop.bars import Floats
 from tradeloop.ensemble import logit, sigmoid
+from tradeloop.monitoring.queries import open_probabilities
 from tradeloop.reference import Reference
+from tradeloop.state.database import Database
 
 ASSUMPTION = "calibration as on the holdout: shifts of the features are seen, changes of what follows from them are not"
+
+
+def expected_of_open(database: Database, market: str, model: str, reference: Reference) -> dict[str, Any]:
+    """Return what to expect of a model's newest open predictions: its hash as ``model``, and `expected_skill`."""
+    p_up = np.array(open_probabilities(database, market, model), dtype=np.float64)
+    return {"model": model, **expected_skill(p_up, reference)}
 
 
 def expected_skill(p_up: Floats, reference: Reference, *, confidence: float = 0.95) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from tradeloop.errors import ConfigError
 from tradeloop.monitoring.queries import summary
 from tradeloop.registry import Registry
 from tradeloop.state.database import Database
-from tradeloop.state.jobs import JobQueue
+from tradeloop.state.jobs import Job, JobQueue
 from tradeloop.state.tables import (
     ErrorRow,
     HeartbeatRow,
@@ -61,7 +61,7 @@ def status(database: Database, market: str, *, clock: str, now: datetime | None)
             "predictions": predictions,
             "jobs": {state: jobs.get(state, 0) for state in ("queued", "running", "failed", "succeeded", "cancelled")},
             "diagnosis": _diagnosis(connection, market),
-            "alarms": [*alarms, *_parity(heartbeats)],
+            "alarms": [*alarms, *_failed(JobQueue(database, market).failures()), *_parity(heartbeats)],
             "decisions": [_brief(row) for row in decisions],
             "heartbeats": heartbeats,
             "errors": _errors(connection, market),
@@ -180,6 +180,15 @@ def _alarms(evidence: Mapping[str, Any]) -> list[Entry]:
             known = {"outcome_seq": part.get("alarm_seq"), "changed_at": part.get("changed_at")}
             found.append({"watch": watch, "text": part.get("text", ""), **known})
     return found
+
+
+def _failed(jobs: Sequence[Job]) -> list[Entry]:
+    """Return an alarm for each retraining that failed for good, until somebody acknowledges it or one succeeds."""
+    return [
+        {"watch": "retraining", "text": f"job {job.id} failed: {job.error}", "outcome_seq": None}
+        | {"changed_at": _text(job.market_time)}
+        for job in jobs
+    ]
 
 
 def _parity(heartbeats: Sequence[Mapping[str, Any]]) -> list[Entry]:

@@ -133,6 +133,25 @@ def summary(database: Database, market: str) -> Json:
     }
 
 
+def open_probabilities(database: Database, market: str, model: str, *, most: int = 2_000) -> list[float]:
+    """Return the probabilities of up of a model's newest predictions without outcome; of a bar and symbol the last.
+
+    Parameters
+    ----------
+    most
+        Open predictions, of all models, that are looked at.
+    """
+    table = PendingRow
+    newest = select(table.seq, table.prediction_id).where(table.market == market)
+    newest_ones = newest.order_by(table.seq.desc()).limit(most).subquery()
+    said = (PredictionRow.symbol, PredictionRow.feature_time, PredictionRow.p_up)
+    query = select(*said).join(newest_ones, PredictionRow.id == newest_ones.c.prediction_id)
+    query = query.where(PredictionRow.model == model, PredictionRow.p_up.is_not(None)).order_by(newest_ones.c.seq)
+    with database.read() as connection:
+        found = {(symbol, at): p_up for symbol, at, p_up in connection.execute(query) if p_up is not None}
+    return list(found.values())
+
+
 def _newest(connection: Connection, market: str, model: str | None, asked: Json, limit: int) -> Sequence[Any]:
     table = PerformanceNewestRow
     query = select(*(getattr(table, name) for name in _SHOWN)).where(table.market == market)

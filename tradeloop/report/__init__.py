@@ -9,6 +9,7 @@ import pandas as pd
 
 from tradeloop.config import TARGETS, Target
 from tradeloop.metrics.primary import SKILL
+from tradeloop.pages import render_page
 
 NAMES = {
     "auc": "AUC",
@@ -70,19 +71,11 @@ def render(
     selection
         The content of selection.json; what it changed has a section of its own where columns were chosen.
     """
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
     from tradeloop.report import plots as figures
 
     coverage = evaluation["settings"]["coverage"]
-    environment = Environment(
-        loader=PackageLoader("tradeloop"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    page = environment.get_template("report.html.j2").render(
+    return render_page(
+        "report.html.j2",
         evaluation=evaluation,
         verdicts=[verdict(target, evaluation["targets"][target]) for target in TARGETS],
         tables=[score_table(target, evaluation["targets"][target], coverage) for target in TARGETS],
@@ -101,7 +94,6 @@ def render(
             "folds": [figures.folds(folds, target) for target in TARGETS],
         },
     )
-    return page.encode()
 
 
 def number(metric: str, value: float | None, target: str = "") -> str:

@@ -19,13 +19,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from tradeloop.bundle import Bundle
 from tradeloop.config import Params
 from tradeloop.errors import SchemaMismatch, StoreError, TradeloopError
 from tradeloop.layout import Layout
 from tradeloop.prediction_log import PredictionLog
 from tradeloop.predictor import Prediction
 from tradeloop.registry import Change
-from tradeloop.schema import Schema
 from tradeloop.serving.answers import whole
 from tradeloop.serving.gauges import Gauges
 from tradeloop.serving.incidents import Incidents
@@ -153,10 +153,10 @@ class Engine:
         return self._layout
 
     @property
-    def schema(self) -> Schema | None:
-        """The schema of the champion's features; None while there is no champion."""
+    def bundle(self) -> Bundle | None:
+        """The bundle of the model that serves; None while there is none."""
         lineup = self._parts.holder.current if self._parts else None
-        return lineup.champion.schema if lineup else None
+        return lineup.champion.bundle if lineup else None
 
     @property
     def telemetry(self) -> Telemetry:
@@ -210,7 +210,9 @@ class Engine:
             await asyncio.sleep(EVERY_SECONDS)
             if self._parts is not None:
                 database, (mode, now) = self._parts.database, self.clock()
-                work = partial(self._upkeep.do, database, mode=mode, now=now, unready=self._unready)
+                work = partial(
+                    self._upkeep.do, database, mode=mode, now=now, unready=self._unready, serving=self.bundle
+                )
                 try:
                     await _on(self._queries, work)
                 except Exception as error:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
-_WATCHES = ("skill", "calibration", "parity")
+_WATCHES = ("skill", "calibration", "parity", "retraining")
+_EXPECTED = ("accuracy", "log_loss", "auc")
 _MODE: Any = {"multiprocess_mode": "livemostrecent"}
 
 
@@ -34,9 +36,13 @@ class Gauges:
         self._challengers = Gauge("tradeloop_challengers", "Models beside the champion", ["mode"], **to)
         skill = "The champion's live performance in its newest window over all symbols"
         self._skill = Gauge("tradeloop_live_performance", skill, ["window", "metric"], **to)
+        expected = "What to expect of the serving model's open predictions, if its calibration holds"
+        self._expected = Gauge("tradeloop_expected_skill", expected, ["metric"], **to)
 
-    def show(self, status: Mapping[str, Any], windows: Sequence[Mapping[str, Any]]) -> None:
-        """Take over what `monitoring.overview.status` says, and the champion's windows over all symbols."""
+    def show(
+        self, status: Mapping[str, Any], windows: Sequence[Mapping[str, Any]], expected: Mapping[str, Any]
+    ) -> None:
+        """Take over `monitoring.overview.status`, the champion's windows over all symbols, and `monitoring.cbpe`'s."""
         for name, count in status["predictions"].items():
             if name != "total":
                 self._predictions.labels(name).set(count)
@@ -54,3 +60,6 @@ class Gauges:
             for name, value in window["metrics"].items():
                 if isinstance(value, int | float):
                     self._skill.labels(window["window"], name).set(value)
+        for name in _EXPECTED:
+            found = expected.get(name)
+            self._expected.labels(name).set(found["value"] if found else math.nan)

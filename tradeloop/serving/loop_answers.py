@@ -81,10 +81,31 @@ class Window(BaseModel):
     metrics: dict[str, Any]
 
 
+class ExpectedMetric(_Answer):
+    """What to expect of open predictions, with its interval, and what the holdout had; null for the AUC."""
+
+    value: float
+    low: float
+    high: float
+    expected: float | None
+
+
+class ExpectedSkill(_Answer):
+    """What to expect of the serving model's open predictions, if `assumption` holds."""
+
+    model: str
+    predictions: int
+    assumption: str
+    accuracy: ExpectedMetric | None
+    log_loss: ExpectedMetric | None
+    auc: ExpectedMetric | None
+
+
 class PerformanceAnswer(_Answer):
-    """The newest windows of live performance."""
+    """The newest windows of live performance, and what to expect of predictions without outcome."""
 
     market: str
+    expected: ExpectedSkill | None
     windows: list[Window]
 
 
@@ -157,6 +178,13 @@ class RetrainAnswer(_Answer):
 
     job: JobEntry
     created: bool
+
+
+class JobAnswer(_Answer):
+    """A job as it is now; `changed` is false where it was so already."""
+
+    job: JobEntry
+    changed: bool
 
 
 class Predictions(_Answer):

@@ -15,6 +15,7 @@ from tradeloop.serving.http import answer, authorize, body_of, engine_of, read
 from tradeloop.serving.loop_answers import (
     EventsAnswer,
     ExperimentsAnswer,
+    JobAnswer,
     MLModelsAnswer,
     PerformanceAnswer,
     RetrainAnswer,
@@ -22,6 +23,8 @@ from tradeloop.serving.loop_answers import (
     StatusAnswer,
 )
 from tradeloop.serving.requests import (
+    AcknowledgeRequest,
+    CancelRequest,
     EventsQuery,
     ExperimentsQuery,
     NoQuery,
@@ -52,20 +55,31 @@ def add_routes(app: FastAPI) -> None:
     ):
         described = _parameters(query)
         app.get(f"/api/ml/{name}", response_model=model, responses=failures, openapi_extra=described)(endpoint)
-    app.post("/api/ml/retrain", response_model=RetrainAnswer, responses=closed, openapi_extra=body_of(RetrainRequest))(
-        _retrain
-    )
+    closed[409] = {"model": Failure}
+    for name, act, wanted, told in (
+        ("retrain", _retrain, RetrainRequest, RetrainAnswer),
+        ("cancel", _cancel, CancelRequest, JobAnswer),
+        ("acknowledge", _acknowledge, AcknowledgeRequest, JobAnswer),
+    ):
+        body = body_of(wanted)
+        app.post(f"/api/ml/{name}", response_model=told, responses=closed, openapi_extra=body)(act)
 
 
 async def _performance(request: Request) -> Response:
-    """Show the newest windows of live performance."""
+    """Show the newest windows of live performance, and what to expect of predictions without outcome."""
+    from tradeloop.monitoring.cbpe import expected_of_open
     from tradeloop.monitoring.queries import performance
 
     query = parse_query(PerformanceQuery, request.query_params.multi_items())
     engine = engine_of(request)
     market, filters = engine.params.market, query.model_dump(exclude_none=True)
-    found = await engine.query(lambda database: performance(database, market, **filters))
-    return answer({"market": market, "windows": found})
+
+    def ask(database: Database) -> dict[str, Any]:
+        serving = engine.bundle
+        expected = serving and expected_of_open(database, market, serving.hash, serving.reference)
+        return {"market": market, "expected": expected, "windows": performance(database, market, **filters)}
+
+    return answer(await engine.query(ask))
 
 
 async def _experiments(request: Request) -> Response:
@@ -111,6 +125,32 @@ async def _retrain(request: Request) -> Response:
         return {"job": job.to_dict(), "created": created}
 
     return answer(await engine.query(ask))
+
+
+async def _cancel(request: Request) -> Response:
+    """Withdraw a retraining that waits or runs; needs the token."""
+    from tradeloop.monitoring.asked import cancel
+
+    authorize(request)
+    wanted = parse(CancelRequest, await read(request))
+    engine = engine_of(request)
+    market = engine.params.market
+    job, changed = await engine.query(
+        lambda database: cancel(database, market, wanted.job, actor="http", reason=wanted.reason)
+    )
+    return answer({"job": job.to_dict(), "changed": changed})
+
+
+async def _acknowledge(request: Request) -> Response:
+    """Note that a failed retraining is known of: it alarms no more; needs the token."""
+    from tradeloop.monitoring.asked import acknowledge
+
+    authorize(request)
+    wanted = parse(AcknowledgeRequest, await read(request))
+    engine = engine_of(request)
+    market = engine.params.market
+    job, changed = await engine.query(lambda database: acknowledge(database, market, wanted.job, actor="http"))
+    return answer({"job": job.to_dict(), "changed": changed})
 
 
 async def _status(request: Request) -> Response:

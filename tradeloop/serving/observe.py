@@ -146,7 +146,8 @@ async def _observe(request: Request) -> Response:
     if observer is None:
         observer = request.app.state.observer = Observer(engine.layout, engine.params)
     try:
-        bars = await observer.take(said, engine.schema)
+        served = engine.bundle
+        bars = await observer.take(said, served.schema if served else None)
     except SchemaMismatch as error:
         raise RequestError(409, str(error)) from None
     except TradeloopError as error:

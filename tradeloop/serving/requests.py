@@ -69,6 +69,19 @@ class RetrainRequest(_Request):
     key: Annotated[str | None, Field(min_length=1, max_length=100)] = None
 
 
+class CancelRequest(_Request):
+    """Which retraining to withdraw, and why."""
+
+    job: Annotated[str, Field(min_length=1, max_length=36, description="Its id, or the beginning of it.")]
+    reason: Annotated[str, Field(min_length=1, max_length=500, description="Goes on the record.")]
+
+
+class AcknowledgeRequest(_Request):
+    """Which failed retraining is known of."""
+
+    job: Annotated[str, Field(min_length=1, max_length=36, description="Its id, or the beginning of it.")]
+
+
 class _Query(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 

@@ -6,7 +6,9 @@ import os
 from datetime import datetime
 from typing import Any
 
+from tradeloop.bundle import Bundle
 from tradeloop.config import Params
+from tradeloop.monitoring.cbpe import expected_of_open
 from tradeloop.monitoring.overview import status
 from tradeloop.monitoring.queries import ALL, performance
 from tradeloop.serving.gauges import Gauges
@@ -27,7 +29,7 @@ class Upkeep:
         self._incidents = incidents
         self._gauges = gauges
 
-    def do(self, database: Database, *, mode: str, now: datetime | None, unready: str) -> None:
+    def do(self, database: Database, *, mode: str, now: datetime | None, unready: str, serving: Bundle | None) -> None:
         """Write what there is to write, and read what /metrics shows.
 
         Parameters
@@ -36,6 +38,8 @@ class Upkeep:
             The market's clock.
         unready
             Why the service is not ready; empty if it is.
+        serving
+            The bundle that serves.
         """
         state = "unready" if unready else "ok"
         Heartbeats(database, self._market).beat(COMPONENT, state, unready or f"worker {os.getpid()}", now)
@@ -48,7 +52,8 @@ class Upkeep:
         shown = status(database, self._market, clock=mode, now=now)
         champion = shown["champion"]
         windows = [] if champion is None else self._windows(database, champion["hash"])
-        self._gauges.show(shown, windows)
+        expected = serving and expected_of_open(database, self._market, serving.hash, serving.reference)
+        self._gauges.show(shown, windows, expected or {})
 
     def _windows(self, database: Database, model: str) -> list[dict[str, Any]]:
         """Return a model's newest windows over all symbols and regimes, of the answers that it gave as champion."""

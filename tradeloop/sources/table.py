@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import numpy as np
 import pandas as pd
 
-from tradeloop.bars import COLUMNS, CONTEXT_COLUMNS, PRICES, TIME, Floats, Times, from_times, to_times
+from tradeloop.bars import COLUMNS, CONTEXT_COLUMNS, PRICES, Floats, Times, from_times, to_times
 from tradeloop.calendars import DAY, close_stamps, session_closes
 from tradeloop.errors import ConfigError, DataError
 
@@ -262,23 +262,3 @@ def context_frame(at: Times, known: Times, close: Floats, *, shown: str) -> pd.D
     order = order[at[order] == np.maximum.accumulate(at[order])]
     columns = (from_times(at[order]), from_times(known[order]), close[order])
     return pd.DataFrame(dict(zip(CONTEXT_COLUMNS, columns, strict=True)))
-
-
-def read_canonical(path: Path, columns: Sequence[str], *, shown: str) -> pd.DataFrame:
-    """Read a bar or context frame that a stage wrote (or that someone edited since).
-
-    Raises
-    ------
-    DataError
-        If the file is missing, corrupt or empty, lacks a column, or has one that is not float64 or, for times, `TIME`
-        without missing values.
-    """
-    table = read_table(path, shown=shown)
-    for name in columns:
-        cells = column(table, name, shown=shown)
-        expected = TIME if name in ("timestamp", "known_at") else "float64"
-        if str(cells.dtype) != expected:
-            raise DataError(f"{shown}: {name} must be {expected}, got {cells.dtype}")
-        if expected == TIME and cells.isna().any():
-            raise DataError(_at_line(table, cells.isna(), shown, f"{name} must not be missing"))
-    return table[list(columns)].reset_index(drop=True)

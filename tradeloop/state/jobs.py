@@ -16,7 +16,7 @@ from typing import Any
 from sqlalchemy import Connection, func, insert, or_, select, update
 from sqlalchemy.sql.elements import ColumnElement
 
-from tradeloop.errors import StoreError
+from tradeloop.errors import JobError, StoreError
 from tradeloop.state.database import Database
 from tradeloop.state.job import Attempt, Job, State, jsonable
 from tradeloop.state.tables import ExperimentRow, JobRow
@@ -204,8 +204,9 @@ class JobQueue:
         with self._database.read() as connection:
             done = select(func.max(_JOBS.c.ended_at)).where(self._mine, _JOBS.c.state == "succeeded")
             last = connection.execute(done).scalar()
-            failed = self._select(connection, _JOBS.c.state == "failed", _JOBS.c.acknowledged_at.is_(None))
-        return [job for job in reversed(failed) if last is None or (job.ended_at or job.created_at) > last]
+            standing = [_JOBS.c.state == "failed", _JOBS.c.acknowledged_at.is_(None)]
+            failed = self._select(connection, *standing, *([] if last is None else [_JOBS.c.ended_at > last]))
+        return failed[::-1]
 
     def jobs(self, limit: int = 50, *, state: State | None = None) -> list[Job]:
         """Return the newest jobs, the last asked for first."""
@@ -217,6 +218,17 @@ class JobQueue:
         """Return a job; StoreError where there is none of that id."""
         with self._database.read() as connection:
             return self._found(connection, job_id)
+
+    def find(self, name: str) -> Job:
+        """Return the job with this id, or whose id alone begins so; JobError where there is none, or are several."""
+        with self._database.read() as connection:
+            if not name or len(name) > 36 or set(name) - set("0123456789abcdef-"):
+                raise JobError(f"a job is named by its id or the beginning of it (0-9, a-f, -), got {name[:64]!r}")
+            found = self._select(connection, _JOBS.c.id.startswith(name), limit=2)
+        if len(found) == 1:
+            return found[0]
+        how = f"has more than one job that begins with {name!r}" if found else f"has no job {name!r}"
+        raise JobError(f"market {self._market} {how}: see `tradeloop jobs`")
 
     def experiments(self, limit: int = 50, *, job_id: str | None = None) -> list[dict[str, Any]]:
         """Return the newest attempts as JSON has them, the last first: the columns of ``training_experiments``."""
