@@ -16,6 +16,7 @@ from tests.servers import Home, make_home
 from tradeloop.cli import main
 from tradeloop.registry import Registry
 from tradeloop.serving import loop_answers as answers
+from tradeloop.state.adaptations import AdaptationStore
 from tradeloop.state.database import Database
 from tradeloop.state.faults import Faults
 from tradeloop.state.heartbeats import Heartbeats
@@ -165,3 +166,27 @@ def test_performance_says_what_to_expect_of_open_predictions(run: Run, home: Hom
     assert expected is not None and expected.model == home.hashes[1] and expected.predictions == 2
     shown = run("performance")
     assert "to expect of 2 predictions without outcome: accuracy 0." in shown and expected.assumption in shown
+
+
+def test_an_adaptation_is_listed_taken_back_and_held(run: Run, home: Home) -> None:
+    model, database = home.hashes[1], home.database()
+    store = AdaptationStore(database, home.params.market)
+    first, second = (
+        store.append(model, "snapshot", {"format": 1}, outcome_seq=seq, market_time=NOW, reason=f"learned {seq}")
+        for seq in (1, 2)
+    )
+    database.close()
+    listed = answers.AdaptationsAnswer.model_validate_json(run("adaptations", "--json"))
+    assert (listed.model, listed.applied, listed.held) == (model, second, False)
+    assert [entry.id for entry in listed.entries] == [second, first]
+    assert f"{model[:12]}: adaptation {first} applies\n" == run("adapt", "--to", first)
+    assert json.loads(run("adapt", "--packaged", "--json")) == {"model": model, "changed": True, "applied": None}
+    assert run("adapt", "--packaged").endswith("it serves as packaged; nothing changed\n")
+    run("adapt", "--to", second)
+    assert run("adapt", "--hold", "--reason", "odd").endswith("it serves as packaged\n")
+    shown = run("adaptations", "--model", model[:12])
+    assert "held by hand: as packaged" in shown and ": odd" in shown and "learned 1" in shown
+    assert f"adaptation {second} applies" in run("adapt", "--release")
+    assert "no adaptation of market" in run("adapt", "--to", "nothing", status=1)
+    assert "give one of --to ID" in run("adapt", status=2)
+    assert "give one of --to ID" in run("adapt", "--hold", "--release", status=2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -11,15 +12,19 @@ import warnings
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.bundles import SYMBOLS, tiny_bundle, tiny_rows
 from tests.servers import DAYS, ROOT, Home, Server, make_home
+from tests.stream.market import held_back, make_market
 from tradeloop.bento import build_bento
 from tradeloop.bundle import Bundle
 from tradeloop.bundle_store import BundleStore
+from tradeloop.config import load_params
 from tradeloop.manifest import verify
 from tradeloop.registry import Registry
 from tradeloop.serving.answers import Answer
+from tradeloop.state.online import OnlineStore
 
 pytestmark = [pytest.mark.xdist_group("server"), pytest.mark.slow]
 
@@ -68,9 +73,7 @@ def test_the_bento_serves_from_its_own_folder_with_its_own_requirements(tmp_path
     python = environment(tmp_path / "environment", bento / "src" / "bentos" / "requirements.txt")
     for module in HEAVY:
         assert subprocess.run([python, "-c", f"import {module}"], capture_output=True).returncode == 1, module
-    # What the first /observe loads: features and all they are computed with.
-    observe = "import tradeloop.features, tradeloop.stream.consumer, tradeloop.serving.observe"
-    subprocess.run([python, "-c", observe], cwd=bento / "src", env=os.environ | {"PYTHONPATH": ""}, check=True)
+    takes_bars(python, bento / "src", tmp_path / "market")
     home = data_only(tmp_path / "home")
     command = (str(python), "-m", "bentoml", "serve", str(bento))
     with Server(home, *command, "--host", "127.0.0.1", cwd=tmp_path, PYTHONPATH="") as server:
@@ -86,6 +89,51 @@ def test_the_bento_serves_from_its_own_folder_with_its_own_requirements(tmp_path
             time.sleep(0.05)
         assert server.predict("AAPL").json()["model"]["source"] == "registry"
         agrees(server, champion)
+
+
+OBSERVE = """
+import asyncio, sys
+from types import SimpleNamespace
+import httpx
+from tradeloop.config import load_params
+from tradeloop.layout import Layout
+from tradeloop.serving import observe
+from tradeloop.serving.app import build_app
+
+async def main():
+    layout, app = Layout.current(), build_app()
+    observe.WAIT_SECONDS = 600.0
+    app.state.engine = SimpleNamespace(layout=layout, params=load_params(layout.params), bundle=None)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test", timeout=600) as client:
+        response = await client.post("/observe", content=sys.stdin.read())
+    print(response.status_code, response.text)
+
+asyncio.run(main())
+"""
+
+
+def takes_bars(python: Path, source: Path, folder: Path) -> None:
+    """Let the Bento's code, in its own environment, take bars: their features online are those of batch here."""
+    market = make_market(folder)
+    everything = load_params(ROOT / "params.yaml").features.model_copy(update={"columns": None})
+    market.params = market.params.model_copy(update={"features": everything})
+    market.layout.params.write_text(yaml.safe_dump(market.params.model_dump(mode="json")))
+    done = subprocess.run(
+        [python, "-c", OBSERVE],
+        input=json.dumps({"bars": held_back()}),
+        cwd=source,
+        env=os.environ | {"PYTHONPATH": "", "TRADELOOP_HOME": str(folder)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    status, answer = done.stdout.split(" ", 1)
+    assert status == "200", answer
+    assert {one["status"] for one in json.loads(answer)["bars"]} == {"new", "context"}
+    market.assert_whole()
+    store = OnlineStore(market.layout, market.params)
+    market.assert_online(store)
+    store.close()
 
 
 def add_champion(home: Home) -> Bundle:

@@ -20,6 +20,7 @@ from tradeloop.monitoring.cbpe import expected_skill
 from tradeloop.registry import Registry
 from tradeloop.serving import loop_answers as answers
 from tradeloop.serving.engine import Engine
+from tradeloop.state.adaptations import AdaptationStore
 from tradeloop.state.database import Database
 from tradeloop.state.jobs import JobQueue
 from tradeloop.state.tables import RetrainingLogRow
@@ -282,5 +283,25 @@ def test_a_job_is_cancelled_and_a_failed_one_acknowledged(tmp_path: Path, monkey
             assert (status, known.changed, known.job.state) == (200, changed, "cancelled")
             assert known.job.error == "cancelled by http: not now"
         assert await alarms() == []
+
+    check(home, body)
+
+
+def test_adaptations_of_the_model_that_serves_and_of_another(home: Home) -> None:
+    async def body(engine: Engine, client: httpx.AsyncClient) -> None:
+        assert engine.bundle is not None
+        model = engine.bundle.hash
+        database = home.database()
+        store = AdaptationStore(database, home.params.market)
+        made = store.append(model, "snapshot", {"format": 1}, outcome_seq=1, market_time=NOW, reason="learned")
+        database.close()
+        found = answers.AdaptationsAnswer.model_validate((await client.get("/api/ml/adaptations")).json())
+        assert (found.model, found.applied, [entry.id for entry in found.entries]) == (model, made, [made])
+        other = home.versions[2]
+        said = await client.get(f"/api/ml/adaptations?model={other}")
+        found = answers.AdaptationsAnswer.model_validate(said.json())
+        assert (found.model, found.applied, found.entries) == (home.hashes[2], None, [])
+        response = await client.get("/api/ml/adaptations?model=ffff")
+        assert response.status_code == 409 and "ffff" in response.json()["error"]
 
     check(home, body)

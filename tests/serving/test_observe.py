@@ -29,7 +29,8 @@ def post(market: Market, *bodies: Any, schema: Schema | None = None, **options: 
 
     async def run() -> list[httpx.Response]:
         app = build_app()
-        app.state.engine = SimpleNamespace(layout=market.layout, params=market.params, schema=schema)
+        bundle = SimpleNamespace(schema=schema) if schema else None
+        app.state.engine = SimpleNamespace(layout=market.layout, params=market.params, bundle=bundle)
         transport = httpx.ASGITransport(app)
         async with httpx.AsyncClient(transport=transport, base_url="http://test", timeout=60) as client:
             return [await send(client, body, **options) for body in bodies]
@@ -144,7 +145,7 @@ def test_the_real_engine_knows_what_its_champion_reads(tmp_path: Path) -> None:
     home = make_home(tmp_path / "home")
 
     async def body(engine: Engine, client: httpx.AsyncClient) -> None:
-        assert engine.schema is not None and engine.layout == home.layout
+        assert engine.bundle is not None and engine.layout == home.layout
         response = await send(client, {"bars": [{"symbol": "AAPL"}]})
         assert response.status_code == 409
 

@@ -66,15 +66,7 @@ class TestAcquire:
         assert new_owner() != new_owner() and len(new_owner()) <= 128
 
 
-class TestRenewAndRelease:
-    def test_only_the_holder_renews_and_only_in_time(self, leases: Leases) -> None:
-        assert not leases.renew("loop", "a", 60)
-        leases.acquire("loop", "a", 60)
-        assert leases.renew("loop", "a", 0.05)
-        assert not leases.renew("loop", "b", 60)
-        time.sleep(0.1)
-        assert not leases.renew("loop", "a", 60)  # somebody may have acted in between
-
+class TestRelease:
     def test_only_the_holder_gives_it_back(self, leases: Leases) -> None:
         leases.acquire("loop", "a", 60)
         assert not leases.release("loop", "b")
@@ -100,7 +92,7 @@ class TestClock:
         leases.acquire("loop", "a", 60)
         shift(database, acquired_at=-timedelta(hours=1), expires_at=-timedelta(hours=1))
         assert leases.acquire("loop", "b", 60)
-        assert not leases.renew("loop", "a", 60)
+        assert not leases.acquire("loop", "a", 60)
         with database.write() as connection:
             assert not leases.holds(connection, "loop", "a")
             assert leases.holds(connection, "loop", "b")

@@ -14,8 +14,6 @@ from tradeloop.errors import BundleError, StoreError
 from tradeloop.layout import Layout
 
 if TYPE_CHECKING:
-    from tradeloop.registry import Registry
-    from tradeloop.state.database import Database
     from tradeloop.state.job import Job
 
 Limit = Annotated[int, typer.Option(min=1, max=1000, help="At most so many entries.")]
@@ -39,9 +37,9 @@ def performance(
     layout, params = project()
     filters: dict[str, Any] = {"symbol": symbol, "model": model, "arm": arm, "regime": regime, "window": window}
     filters |= {"since": moment(since, "--since") if since else None, "limit": limit}
-    with opened(layout, params) as (database, registry):
+    with opened(layout, params) as (database, _):
         windows = ask(database, params.market, **filters)
-        expected = _expected(layout, params, database, registry)
+    expected = _expected(layout, params)
     found = {"market": params.market, "expected": expected, "windows": windows}
     if as_json:
         show_json(found)
@@ -59,17 +57,19 @@ def performance(
         print(_expectation(expected))
 
 
-def _expected(layout: Layout, params: Params, database: Database, registry: Registry) -> dict[str, Any] | None:
+def _expected(layout: Layout, params: Params) -> dict[str, Any] | None:
     """Return what to expect of the champion's open predictions; None without a champion, or with a broken one."""
-    from tradeloop.bundle_store import BundleStore
+    from tradeloop.champion import champion_bundle
     from tradeloop.monitoring.cbpe import expected_of_open
 
-    champion = registry.champion()
     try:
-        bundle = BundleStore(layout, params).get(champion.hash) if champion else None
+        bundle = champion_bundle(layout, params)
     except BundleError:
         return None
-    return expected_of_open(database, params.market, bundle.hash, bundle.reference) if bundle else None
+    if bundle is None:
+        return None
+    with opened(layout, params) as (database, _):
+        return expected_of_open(database, params.market, bundle.hash, bundle.reference)
 
 
 def _expectation(expected: Mapping[str, Any]) -> str:

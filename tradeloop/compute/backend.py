@@ -98,7 +98,7 @@ def _attempt(task: Callable[[Item], Result], item: Item) -> tuple[Result | None,
     """Return what the task returns or raises: Ray would wrap an error in one of its own, and print its traceback."""
     try:
         return task(item), None
-    except Exception as error:
+    except Exception as error:  # whatever it is, `map` raises it again where it was asked for
         return None, error
 
 

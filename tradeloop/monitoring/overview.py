@@ -10,11 +10,12 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, func, select
+from sqlalchemy import Connection, func, select
 
 from tradeloop.errors import ConfigError
 from tradeloop.monitoring.queries import summary
 from tradeloop.registry import Registry
+from tradeloop.state.adaptations import AdaptationStore
 from tradeloop.state.database import Database
 from tradeloop.state.jobs import Job, JobQueue
 from tradeloop.state.tables import (
@@ -114,6 +115,19 @@ def decisions(
     with database.read() as connection:
         found = _all(connection, query)
     return {"market": market, "decisions": found, "next": found[-1]["seq"] if len(found) == limit else None}
+
+
+def adaptations(database: Database, market: str, model: str, *, limit: int = 50) -> Entry:
+    """Return what was learned of a model (its hash) between retrainings, the last first, and the id that applies."""
+    store = AdaptationStore(database, market)
+    applied = store.newest(model)
+    return {
+        "market": market,
+        "model": model,
+        "held": store.held(model),
+        "applied": applied[0] if applied else None,
+        "entries": [_plain(row) for row in store.history(model, limit)],
+    }
 
 
 def events(database: Database, market: str, *, limit: int = 100, after: str | None = None) -> Entry:
@@ -244,8 +258,8 @@ def _facts(known: Mapping[str, Any]) -> Entry:
     }
 
 
-def _plain(row: RowMapping) -> Entry:
-    return {name: _text(value) if isinstance(value, datetime) else value for name, value in row.items()}
+def _plain(row: Mapping[Any, Any]) -> Entry:
+    return {str(name): _text(value) if isinstance(value, datetime) else value for name, value in row.items()}
 
 
 def _text(moment: datetime | None) -> str | None:

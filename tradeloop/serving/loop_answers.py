@@ -187,6 +187,28 @@ class JobAnswer(_Answer):
     changed: bool
 
 
+class AdaptationEntry(_Answer):
+    """What the loop or a person appended: a snapshot, a rollback to another one, a hold or its release."""
+
+    id: str
+    kind: Literal["snapshot", "rollback", "hold", "release"]
+    outcome_seq: int
+    market_time: datetime
+    wall_time: datetime
+    reason: str
+    content: dict[str, Any]
+
+
+class AdaptationsAnswer(_Answer):
+    """What was learned of a model between retrainings, the last first; `applied` is null for it as packaged."""
+
+    market: str
+    model: str
+    held: bool
+    applied: str | None
+    entries: list[AdaptationEntry]
+
+
 class Predictions(_Answer):
     """How the predictions ended; each is pending or ended in one way."""
 

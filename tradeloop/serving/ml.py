@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from tradeloop.serving.answers import Failure
 from tradeloop.serving.http import answer, authorize, body_of, engine_of, read
 from tradeloop.serving.loop_answers import (
+    AdaptationsAnswer,
     EventsAnswer,
     ExperimentsAnswer,
     JobAnswer,
@@ -24,11 +25,13 @@ from tradeloop.serving.loop_answers import (
 )
 from tradeloop.serving.requests import (
     AcknowledgeRequest,
+    AdaptationsQuery,
     CancelRequest,
     EventsQuery,
     ExperimentsQuery,
     NoQuery,
     PerformanceQuery,
+    RequestError,
     RetrainQuery,
     RetrainRequest,
     parse,
@@ -51,6 +54,7 @@ def add_routes(app: FastAPI) -> None:
         ("models", _models, NoQuery, MLModelsAnswer),
         ("retrain", _retraining, RetrainQuery, RetrainingAnswer),
         ("status", _status, NoQuery, StatusAnswer),
+        ("adaptations", _adaptations, AdaptationsQuery, AdaptationsAnswer),
         ("events", _events, EventsQuery, EventsAnswer),
     ):
         described = _parameters(query)
@@ -151,6 +155,24 @@ async def _acknowledge(request: Request) -> Response:
     market = engine.params.market
     job, changed = await engine.query(lambda database: acknowledge(database, market, wanted.job, actor="http"))
     return answer({"job": job.to_dict(), "changed": changed})
+
+
+async def _adaptations(request: Request) -> Response:
+    """List what was learned of a model between retrainings, and which of it applies."""
+    from tradeloop.monitoring.overview import adaptations
+    from tradeloop.registry import Registry
+
+    query = parse_query(AdaptationsQuery, request.query_params.multi_items())
+    engine = engine_of(request)
+    market, serving = engine.params.market, engine.bundle
+    if query.model is None and serving is None:
+        raise RequestError(409, "no model serves: name one with the parameter model")
+
+    def ask(database: Database) -> dict[str, Any]:
+        model = Registry(database, market).find(query.model).hash if query.model else serving and serving.hash
+        return adaptations(database, market, str(model), limit=query.limit)
+
+    return answer(await engine.query(ask))
 
 
 async def _status(request: Request) -> Response:

@@ -115,6 +115,13 @@ class RetrainQuery(_Query):
     limit: Limit = 50
 
 
+class AdaptationsQuery(_Query):
+    """Of which model, and how many."""
+
+    model: Annotated[Name | None, Field(description="A version or a hash; by default the one that serves.")] = None
+    limit: Limit = 50
+
+
 class EventsQuery(_Query):
     """Which page: `after` is the `next` of the one before, 0.0 begins at the beginning."""
 

@@ -52,6 +52,15 @@ class AdaptationStore:
             to = row.content["to"]
             return None if to is None else (to, self._snapshot(connection, to).content)
 
+    def history(self, model: str, limit: int) -> list[dict[str, Any]]:
+        """Return the newest rows of a bundle, the last first: id, kind, outcome_seq, both times, reason, content."""
+        names = ("id", "kind", "outcome_seq", "market_time", "wall_time", "reason", "content")
+        query = select(*(_TABLE.c[name] for name in names))
+        query = query.where(_TABLE.c.market == self._market, _TABLE.c.model == model)
+        query = query.order_by(_TABLE.c.seq.desc()).limit(limit)
+        with self._database.read() as connection:
+            return [dict(row) for row in connection.execute(query).mappings()]
+
     def held(self, model: str) -> bool:
         """Return whether a person keeps a bundle as it was packaged."""
         with self._database.read() as connection:

@@ -1,10 +1,10 @@
 """Leases: who may act alone under a name, across processes and machines, until when.
 
-A holder that dies is followed by another as soon as its time is up; one that lives renews before that. The time is
-the database's: PostgreSQL's own clock, for SQLite that of the machine, which all its users share.
+A holder that dies is followed by another as soon as its time is up; one that lives acquires it again before that. The
+time is the database's: PostgreSQL's own clock, for SQLite that of the machine, which all its users share.
 
-- A clock that jumps forward may end a lease early. Its holder then learns so from `renew`, and whatever it still tries
-  to write under `holds` is refused: two may believe that they hold a lease, but only one can write under it.
+- A clock that jumps forward may end a lease early. Whatever its holder still tries to write under `holds` is refused:
+  two may believe that they hold a lease, but only one can write under it.
 - A clock that jumps back would make a dead holder's lease last. Whoever asks for it next cuts it to its own length
   from now on, so that it costs at most that much more.
 """
@@ -58,19 +58,6 @@ class Leases:
                 return False
             acquired_at = lease.acquired_at if lease is not None and lease.owner == owner else now
             _write(connection, Lease(name, owner, min(acquired_at, now), now + timedelta(seconds=seconds)))
-            return True
-
-    def renew(self, name: str, owner: str, seconds: float) -> bool:
-        """Prolong a lease; return False if it is another's by now, or expired: its holder must stop.
-
-        An expired one that nobody took is not renewed either: somebody may have acted in between.
-        """
-        with self._database.write(_lock(name)) as connection:
-            now = _now(connection)
-            lease = _read(connection, name)
-            if lease is None or lease.owner != owner or lease.expires_at <= now:
-                return False
-            _write(connection, Lease(name, owner, min(lease.acquired_at, now), now + timedelta(seconds=seconds)))
             return True
 
     def release(self, name: str, owner: str) -> bool:

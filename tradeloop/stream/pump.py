@@ -97,7 +97,7 @@ class Pump:
             except TradeloopError as error:
                 self._failure = error
                 return
-            except Exception as error:
+            except Exception as error:  # a broken client library may raise anything, and a thread has no caller
                 log.exception("the origin %s failed", self._origin.name)
                 self._failure = StoreError(f"{self._origin.name} cannot be read: {error}")
                 return
