@@ -8,7 +8,7 @@ from multiprocessing.synchronize import Event
 from typing import Any
 
 import numpy as np
-from sqlalchemy import insert
+from sqlalchemy import delete, insert
 
 from tradeloop.bars import Bars
 from tradeloop.config import Labels, Outcomes
@@ -17,7 +17,7 @@ from tradeloop.monitoring.outcomes import Resolver
 from tradeloop.monitoring.records import Logged, Outcome, Resolved
 from tradeloop.predictor import new_ids
 from tradeloop.state.database import Database
-from tradeloop.state.tables import PredictionRow
+from tradeloop.state.tables import OutcomeRow, OutcomeTotalRow, PendingRow, PredictionRow
 
 MARKET = "synthetic"
 START = datetime(2020, 1, 1, tzinfo=UTC)
@@ -160,3 +160,13 @@ def resolve_for_ever(url: str, symbols: Sequence[str], bar: int, ready: Event) -
         desk.resolver.advance()
         ready.set()
         bar += 5
+
+
+def end(database: Database, market: str, prediction: str, symbol: str, at: datetime) -> None:
+    """Let a prediction end, resolved, as the loop does it: up by 1 %, with a range of 2 %."""
+    row = {"prediction_id": prediction, "market": market, "symbol": symbol, "status": "resolved", "label_end": at}
+    row |= {"direction": 1.0, "ret": 0.01, "range": np.log(0.02), "regime": "normal", "resolved_at": at}
+    with database.write() as connection:
+        connection.execute(insert(OutcomeRow).values(**row, recorded_at=at, entry_price=100.0, exit_price=101.0))
+        connection.execute(delete(PendingRow).where(PendingRow.prediction_id == prediction))
+        connection.execute(insert(OutcomeTotalRow).values(market=market, status="resolved", count=1))

@@ -9,9 +9,11 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import insert
+from pytest import approx
+from sqlalchemy import delete, insert
 
 from tests.bundles import NOW
+from tests.outcomes import end
 from tests.servers import Home, make_home
 from tradeloop.cli import main
 from tradeloop.registry import Registry
@@ -21,7 +23,7 @@ from tradeloop.state.database import Database
 from tradeloop.state.faults import Faults
 from tradeloop.state.heartbeats import Heartbeats
 from tradeloop.state.jobs import JobQueue
-from tradeloop.state.tables import RetrainingLogRow
+from tradeloop.state.tables import OutcomeTotalRow, RetrainingLogRow
 
 Run = Callable[..., str]
 
@@ -190,3 +192,28 @@ def test_an_adaptation_is_listed_taken_back_and_held(run: Run, home: Home) -> No
     assert "no adaptation of market" in run("adapt", "--to", "nothing", status=1)
     assert "give one of --to ID" in run("adapt", status=2)
     assert "give one of --to ID" in run("adapt", "--hold", "--release", status=2)
+
+
+def test_outcomes_are_listed_and_the_accounts_checked(run: Run, home: Home) -> None:
+    (said,) = json.loads(run("predict", "AAPL", "--local", "--json"))["predictions"]
+    database = home.database()
+    end(database, home.params.market, said["prediction_id"], "AAPL", NOW)
+    (one,) = answers.OutcomesAnswer.model_validate_json(run("outcomes", "--json")).outcomes
+    assert (one.prediction_id, one.p_up, one.ret, one.range) == (
+        said["prediction_id"],
+        said["p_up"],
+        0.01,
+        approx(0.02),
+    )
+    assert one.forecast_range == approx(said["expected_range"]["value"])
+    shown = run("outcomes", "--symbol", "AAPL")
+    assert "+0.0100" in shown and "0.0200" in shown and "yes" in shown
+    assert json.loads(run("outcomes", "--json", "--after", str(one.seq)))["outcomes"] == []
+    assert "1 resolved, 0 expired, 0 void" in run("outcomes", "--check")
+
+    with database.write() as connection:
+        connection.execute(delete(OutcomeTotalRow))
+    database.close()
+    assert "outcome_totals says 0 resolved, there are 1" in run("outcomes", "--check", status=1)
+    problems = json.loads(run("outcomes", "--check", "--json", status=1))["problems"]
+    assert problems == ["outcome_totals says 0 resolved, there are 1"]

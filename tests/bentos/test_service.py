@@ -138,7 +138,18 @@ def test_a_wrong_method_is_an_error_in_json(server: Server) -> None:
 def test_the_openapi_page_shows_the_routes(server: Server) -> None:
     document = server.client.get("/docs.json").json()
     assert {"/predict", "/models", "/promote", "/rollback", "/outcomes"} <= set(document["paths"])
-    ml = {"performance", "experiments", "models", "retrain", "status", "events", "adaptations", "cancel", "acknowledge"}
+    ml = {
+        "performance",
+        "experiments",
+        "models",
+        "retrain",
+        "status",
+        "events",
+        "outcomes",
+        "adaptations",
+        "cancel",
+        "acknowledge",
+    }
     assert {f"/api/ml/{name}" for name in ml} <= set(document["paths"])
     assert set(document["paths"]["/api/ml/retrain"]) == {"get", "post"}
     named = {one["name"] for one in document["paths"]["/api/ml/performance"]["get"]["parameters"]}

@@ -15,6 +15,7 @@ from sqlalchemy import insert
 
 from tests.bundles import NOW
 from tests.engines import ask, check, running, until
+from tests.outcomes import end
 from tests.servers import TOKEN, Home, make_home
 from tradeloop.monitoring.cbpe import expected_skill
 from tradeloop.registry import Registry
@@ -36,6 +37,7 @@ BAD = [
     ("experiments?limit=many", "limit must be a whole number from 1 to 1000, got 'many'"),
     ("retrain?limit=1001", "limit must be a whole number from 1 to 1000, got '1001'"),
     ("events?after=12", "after must be the `next` of an earlier answer, such as 12.30, or 0.0, got '12'"),
+    ("outcomes?after_seq=-1", "after_seq must be a whole number from 0 on, got '-1'"),
     ("status?verbose=1", "unknown parameter 'verbose' (known: none)"),
     ("models?x=" + "y" * 9000, "unknown parameter 'x' (known: none)"),
 ]
@@ -303,5 +305,20 @@ def test_adaptations_of_the_model_that_serves_and_of_another(home: Home) -> None
         assert (found.model, found.applied, found.entries) == (home.hashes[2], None, [])
         response = await client.get("/api/ml/adaptations?model=ffff")
         assert response.status_code == 409 and "ffff" in response.json()["error"]
+
+    check(home, body)
+
+
+def test_outcomes_stand_beside_what_was_said(home: Home) -> None:
+    async def body(_: Engine, client: httpx.AsyncClient) -> None:
+        (said,) = (await ask(client, "AAPL")).json()["predictions"]
+        database = home.database()
+        end(database, home.params.market, said["prediction_id"], "AAPL", NOW)
+        database.close()
+        (one,) = answers.OutcomesAnswer.model_validate((await client.get("/api/ml/outcomes")).json()).outcomes
+        assert (one.prediction_id, one.p_up, one.direction) == (said["prediction_id"], said["p_up"], 1.0)
+        assert one.range == pytest.approx(0.02) and one.label_end == NOW
+        for query, count in (("symbol=AAPL", 1), ("symbol=IBM", 0), (f"after_seq={one.seq}", 0)):
+            assert len((await client.get(f"/api/ml/outcomes?{query}")).json()["outcomes"]) == count
 
     check(home, body)

@@ -9,7 +9,20 @@ import sys
 
 import typer
 
-from tradeloop.cli import adaptation, inspect, integrity, loop, ml, models, paper, serving, simulate, stream, versions
+from tradeloop.cli import (
+    adaptation,
+    inspect,
+    integrity,
+    loop,
+    ml,
+    models,
+    outcomes,
+    paper,
+    serving,
+    simulate,
+    stream,
+    versions,
+)
 from tradeloop.errors import TradeloopError
 
 app = typer.Typer(
@@ -24,7 +37,7 @@ for command in (
     *(models.models, models.events, models.served, models.promote, models.rollback, models.stage, models.unstage),
     *(models.demote, models.quarantine, models.archive, versions.compare, versions.cleanup, versions.export),
     *(ml.performance, ml.experiments, ml.retrain, ml.cancel, ml.acknowledge, ml.jobs, ml.decisions),
-    *(adaptation.adaptations, adaptation.adapt),
+    *(outcomes.outcomes, adaptation.adaptations, adaptation.adapt),
     *(serving.serve, serving.predict, serving.replay, serving.publish, loop.loop),
     *(simulate.simulate, paper.paper, stream.stream),
 ):

@@ -6,6 +6,7 @@ Every query reads a bounded number of rows by an index, whatever the tables have
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 from sqlalchemy import Connection, func, select
 
 from tradeloop.errors import ConfigError
+from tradeloop.monitoring.queries import outcomes as ended
 from tradeloop.monitoring.queries import summary
 from tradeloop.registry import Registry
 from tradeloop.state.adaptations import AdaptationStore
@@ -115,6 +117,17 @@ def decisions(
     with database.read() as connection:
         found = _all(connection, query)
     return {"market": market, "decisions": found, "next": found[-1]["seq"] if len(found) == limit else None}
+
+
+def outcomes(
+    database: Database, market: str, *, symbol: str | None = None, after_seq: int = 0, limit: int = 100
+) -> Entry:
+    """Return how predictions ended, the last learned first, as `queries.outcomes`; ranges as fractions of the price."""
+    found = []
+    for row in ended(database, market, symbol=symbol, after_seq=after_seq, limit=limit):
+        realised = None if row["range"] is None else math.exp(row["range"])
+        found.append(_plain(row) | {"range": realised})
+    return {"market": market, "outcomes": found}
 
 
 def adaptations(database: Database, market: str, model: str, *, limit: int = 50) -> Entry:

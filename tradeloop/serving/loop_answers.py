@@ -187,6 +187,48 @@ class JobAnswer(_Answer):
     changed: bool
 
 
+class OutcomeEntry(_Answer):
+    """How a prediction ended, beside what it said; the forecast is null where the log no longer has it."""
+
+    seq: int
+    prediction_id: str
+    symbol: str
+    status: Literal["resolved", "expired", "void"]
+    reason: str | None
+    label_end: datetime | None
+    direction: float | None
+    ret: float | None
+    range: float | None
+    regime: str | None
+    entry_price: float | None
+    exit_price: float | None
+    repeat: bool
+    revision: int
+    resolved_at: datetime
+    model: str | None
+    arm: str | None
+    answered: bool | None
+    asked_at: datetime | None
+    feature_time: datetime | None
+    verdict: str | None
+    side: str | None
+    p_up: float | None
+    latency: float | None
+    ret_low: float | None
+    ret_high: float | None
+    range_low: float | None
+    range_high: float | None
+    forecast_ret: float | None
+    forecast_range: float | None
+
+
+class OutcomesAnswer(_Answer):
+    """How predictions ended, the last learned first; returns are gross logs, ranges fractions of the price."""
+
+    market: str
+    outcomes: list[OutcomeEntry]
+
+
 class AdaptationEntry(_Answer):
     """What the loop or a person appended: a snapshot, a rollback to another one, a hold or its release."""
 

@@ -18,6 +18,7 @@ from tradeloop.serving.loop_answers import (
     ExperimentsAnswer,
     JobAnswer,
     MLModelsAnswer,
+    OutcomesAnswer,
     PerformanceAnswer,
     RetrainAnswer,
     RetrainingAnswer,
@@ -30,6 +31,7 @@ from tradeloop.serving.requests import (
     EventsQuery,
     ExperimentsQuery,
     NoQuery,
+    OutcomesQuery,
     PerformanceQuery,
     RequestError,
     RetrainQuery,
@@ -54,6 +56,7 @@ def add_routes(app: FastAPI) -> None:
         ("models", _models, NoQuery, MLModelsAnswer),
         ("retrain", _retraining, RetrainQuery, RetrainingAnswer),
         ("status", _status, NoQuery, StatusAnswer),
+        ("outcomes", _outcomes, OutcomesQuery, OutcomesAnswer),
         ("adaptations", _adaptations, AdaptationsQuery, AdaptationsAnswer),
         ("events", _events, EventsQuery, EventsAnswer),
     ):
@@ -155,6 +158,16 @@ async def _acknowledge(request: Request) -> Response:
     market = engine.params.market
     job, changed = await engine.query(lambda database: acknowledge(database, market, wanted.job, actor="http"))
     return answer({"job": job.to_dict(), "changed": changed})
+
+
+async def _outcomes(request: Request) -> Response:
+    """List how predictions ended, beside what they said."""
+    from tradeloop.monitoring.overview import outcomes
+
+    query = parse_query(OutcomesQuery, request.query_params.multi_items())
+    engine = engine_of(request)
+    market, filters = engine.params.market, query.model_dump()
+    return answer(await engine.query(lambda database: outcomes(database, market, **filters)))
 
 
 async def _adaptations(request: Request) -> Response:

@@ -115,6 +115,14 @@ class RetrainQuery(_Query):
     limit: Limit = 50
 
 
+class OutcomesQuery(_Query):
+    """Which outcomes; of a symbol only the resolved ones, those of the newest bars first."""
+
+    symbol: Name | None = None
+    after_seq: Annotated[int, Field(ge=0, description="Only those learned after this number.")] = 0
+    limit: Limit = 100
+
+
 class AdaptationsQuery(_Query):
     """Of which model, and how many."""
 
@@ -171,6 +179,8 @@ def parse_query(model: type[Q], given: Sequence[tuple[str, str]]) -> Q:
         raise RequestError(422, f"{name} must be {context['expected']}, got {got}")
     if name == "limit":
         raise RequestError(422, f"limit must be a whole number from 1 to 1000, got {got}")
+    if name == "after_seq":
+        raise RequestError(422, f"after_seq must be a whole number from 0 on, got {got}")
     if name == "since":
         raise RequestError(422, f"since must be an ISO time with its UTC offset (2013-02-28T21:00:00Z), got {got}")
     if name == "after":
