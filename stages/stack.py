@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pandas as pd
 
 from stages._run import run
 from tradeloop.atomic import write_bytes, write_json, write_parquet
 from tradeloop.config import MODELS, TARGETS, Params, Target
 from tradeloop.dataset import load_matrix
+from tradeloop.errors import ModelError
 from tradeloop.layout import Layout
 from tradeloop.splits import read_splits
 from tradeloop.stacking import Members, OutOfFold, fit_stack
 from tradeloop.training import score
 
 
+def _out_of_fold(path: Path) -> pd.DataFrame:
+    if not path.is_file():
+        raise ModelError(f"{path} is missing: is the model in dvc.yaml, in the matrix of train?")
+    return pd.read_parquet(path)
+
+
 def stack(layout: Layout, params: Params) -> None:
     """Write ``data/models/stack/stack.json`` and ``oof.parquet``, and the scores of every fold for a plot."""
     matrix, (folds, holdout) = load_matrix(layout), read_splits(layout)
-    frames = {name: pd.read_parquet(layout.models / "trained" / name / "oof.parquet") for name in MODELS}
+    frames = {name: _out_of_fold(layout.models / "trained" / name / "oof.parquet") for name in MODELS}
     keys = frames[MODELS[0]][["row", "fold"]]
     members: dict[Target, Members] = {
         target: {name: frame[target].to_numpy() for name, frame in frames.items()} for target in TARGETS

@@ -123,14 +123,14 @@ unit = st.floats(0, 1)
 
 @settings(deadline=None, max_examples=60)
 @given(
-    weights=st.tuples(unit, unit, unit),
+    weights=st.tuples(*[unit] * len(MODELS)),
     calibration=st.tuples(st.floats(0, 3), st.floats(-1, 1)),
     shift=st.floats(-1.5, 1.5),
     widths=st.tuples(st.floats(0.25, 4), st.floats(0.25, 4)),
 )
 def test_whatever_is_within_the_bounds_gives_an_ordered_finite_forecast(
     bundle: Bundle,
-    weights: tuple[float, float, float],
+    weights: tuple[float, ...],
     calibration: tuple[float, float],
     shift: float,
     widths: tuple[float, float],

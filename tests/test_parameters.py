@@ -10,7 +10,7 @@ import yaml
 from pydantic import BaseModel
 
 from tests.conftest import ROOT, Project
-from tradeloop.config import Block, Params
+from tradeloop.config import MODELS, Block, Params
 
 STAGES: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 # Read by the service and the command line, not by a stage; their own tests hold them.
@@ -29,6 +29,11 @@ OTHER_SOURCES = ("markets.files", "markets.synthetic", "markets.calendar", "mark
                  "markets.inputs")  # fmt: skip
 # Read where columns are chosen or searched for, which the default parameters do not ask for: tests/selection.
 OFF = ("selection", "discovery")
+
+
+def test_every_model_is_tuned_and_trained() -> None:
+    for stage in ("tune", "train"):
+        assert STAGES[stage]["matrix"]["model"] == list(MODELS), stage
 
 
 def _blocks(model: type[BaseModel], prefix: str) -> dict[str, str]:

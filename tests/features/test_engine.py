@@ -253,6 +253,8 @@ def test_named_columns_limit_their_families_and_no_other(daily_params: Params) -
     assert names(families=["calendar"], columns=["time_of_day_sin", "month_sin"]) == ["month_sin"]
     with pytest.raises(ConfigError, match="got 'adx_15'; did you mean 'adx_14'"):
         names(families=["trend"], columns=["adx_15"])
+    with pytest.raises(ConfigError, match="got 'sma_distance'; did you mean 'sma_distance_10'"):
+        names(families=["trend"], columns=["sma_distance"])
 
 
 def test_each_intermediate_that_features_share_has_a_name_of_its_own() -> None:

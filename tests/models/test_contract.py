@@ -92,12 +92,12 @@ def test_discovery_finds_what_the_parameters_name() -> None:
         open_model("lstm")
 
 
-def test_same_seed_same_bytes_other_seed_other_output(
+def test_same_seed_same_bytes_and_chance_only_where_it_is_said(
     name: str, target: Target, matrix: Matrix, tmp_path: Path
 ) -> None:
     first, again, other = (fitted(name, target, matrix, seed=seed) for seed in (5, 5, 6))
     np.testing.assert_array_equal(first.predict(matrix.x), again.predict(matrix.x))
-    assert (first.predict(matrix.x) != other.predict(matrix.x)).any()
+    assert (first.predict(matrix.x) != other.predict(matrix.x)).any() == first.seeded
     first.export(tmp_path / "a")
     again.export(tmp_path / "b")
     files = sorted(path.name for path in (tmp_path / "a").iterdir())
@@ -111,7 +111,8 @@ def test_graph_agrees_with_the_model(name: str, target: Target, matrix: Matrix, 
     model.export(tmp_path)
     path = tmp_path / f"{target}.onnx"
     hard = at_thresholds(path, matrix.x)
-    assert name == "mlp" or len(hard) > 500
+    grown = any(node.op_type == "TreeEnsembleRegressor" for node in onnx.load(path).graph.node)
+    assert len(hard) > 500 or not grown
     extreme = np.array([[1e30] * 6, [-1e30] * 6, [0] * 6, [1e-40] * 6], dtype=np.float32)
     x = np.concatenate([matrix.x, hard, extreme])
     np.testing.assert_allclose(run(path, x), model.predict(x), rtol=0, atol=1e-5)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -77,15 +78,11 @@ def test_tuned_files_hold_every_hyperparameter(layout: Layout) -> None:
 
 
 def test_trained_folders_hold_graphs_native_files_and_scores(layout: Layout) -> None:
-    native = {
-        "random_forest": set(),
-        "xgboost": {f"{t}.json" for t in TARGETS},
-        "mlp": {f"{t}.safetensors" for t in TARGETS},
-    }
+    native = {"xgboost": {f"{t}.json" for t in TARGETS}, "mlp": {f"{t}.safetensors" for t in TARGETS}}
     folds, holdout = read_splits(layout)
     for name in MODELS:
         folder = layout.models / "trained" / name
-        expected = {f"{target}.onnx" for target in TARGETS} | native[name] | {"oof.parquet", "meta.json"}
+        expected = {f"{target}.onnx" for target in TARGETS} | native.get(name, set()) | {"oof.parquet", "meta.json"}
         assert {path.name for path in folder.iterdir()} == expected
         meta = json.loads((folder / "meta.json").read_text())
         for target in TARGETS:
@@ -112,9 +109,16 @@ def test_fold_scores_are_listed_for_every_model_and_the_stack(layout: Layout) ->
     table = pd.read_csv(layout.reports / "folds.csv")
     assert list(table.columns) == ["model", "target", "fold", "metric", "value"]
     assert set(table["model"]) == {*MODELS, "stack"}
-    assert len(table) == 4 * 3 * 3 * 2
+    assert len(table) == (len(MODELS) + 1) * len(TARGETS) * settings().split.folds * 2
     stacked = table[(table["model"] == "stack") & (table["metric"] == "auc")]["value"]
     assert stacked.min() > 0.6
+
+
+def test_a_model_that_was_not_trained_is_one_line(layout: Layout, tmp_path: Path) -> None:
+    shutil.copytree(layout.root, tmp_path / "part")
+    shutil.rmtree(tmp_path / "part/data/models/trained/mlp")
+    with pytest.raises(ModelError, match=r"mlp/oof.parquet is missing: is the model in dvc.yaml"):
+        stack(Layout(tmp_path / "part"), settings())
 
 
 def test_an_unknown_model_is_one_line(tmp_path: Path) -> None:
@@ -130,7 +134,5 @@ def test_an_unknown_model_is_one_line(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 1
-    assert done.stderr.strip().startswith(
-        "train: model must be one of ['mlp', 'random_forest', 'xgboost'], got 'prophet'"
-    )
+    assert done.stderr.strip().startswith(f"train: model must be one of {sorted(MODELS)}, got 'prophet'")
     assert len(done.stderr.strip().splitlines()) == 1

@@ -49,7 +49,8 @@ def _named(specs: Sequence[FeatureSpec], params: Params) -> list[FeatureSpec]:
     families = {spec.name: spec.family for spec in registered(context=[ANY])}
     for name in wanted:
         if name not in families:
-            close = difflib.get_close_matches(name, families, n=1)
+            with_window = [known for known in families if known.rpartition("_")[0] == name]
+            close = with_window[:1] or difflib.get_close_matches(name, families, n=1)
             hint = f"; did you mean {close[0]!r}?" if close else ""
             raise ConfigError(f"features.columns may name what `tradeloop features --all` lists, got {name!r}{hint}")
     limited = {families[name] for name in wanted}

@@ -111,11 +111,14 @@ class Model(ABC, Generic[P]):
         What a search may move, and how far.
     early_stopping
         Whether `fit` needs `early`, a purged split of the training rows.
+    seeded
+        Whether the fit draws by chance; False: every seed gives the same model.
     """
 
     params_type: ClassVar[type[Block]]
     space: ClassVar[Mapping[str, Space]]
     early_stopping: ClassVar[bool] = False
+    seeded: ClassVar[bool] = True
 
     def __init__(self, target: Target, params: P, *, seed: int) -> None:
         if target not in TARGETS:
