@@ -167,7 +167,7 @@ def test_performance_says_what_to_expect_of_open_predictions(run: Run, home: Hom
     expected = answers.PerformanceAnswer.model_validate(found).expected
     assert expected is not None and expected.model == home.hashes[1] and expected.predictions == 2
     shown = run("performance")
-    assert "to expect of 2 predictions without outcome: accuracy 0." in shown and expected.assumption in shown
+    assert "to expect of predictions without outcome, 2: accuracy 0." in shown and expected.assumption in shown
 
 
 def test_an_adaptation_is_listed_taken_back_and_held(run: Run, home: Home) -> None:

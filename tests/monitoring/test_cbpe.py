@@ -34,6 +34,12 @@ def test_follows_covariate_shift(spread: float) -> None:
         assert found[name]["low"] < value < found[name]["high"], name
 
 
+def test_few_predictions_have_wide_intervals_within_their_scale() -> None:
+    found = expected_skill(np.array([0.51, 0.48]), REFERENCE)
+    assert (found["accuracy"]["low"], found["accuracy"]["high"]) == (0.0, 1.0)
+    assert 0 <= found["log_loss"]["low"] < found["log_loss"]["value"] < found["log_loss"]["high"]
+
+
 def test_is_blind_to_concept_drift_and_says_so() -> None:
     p, truth = realised(replace(CALM, slope=-0.8), 50_000, 5)
     found = expected_skill(p, REFERENCE)

@@ -76,11 +76,11 @@ def _expectation(expected: Mapping[str, Any]) -> str:
     parts = []
     for name in ("accuracy", "log_loss", "auc"):
         if found := expected[name]:
-            holdout = f", holdout {found['expected']:.4f}" if found["expected"] is not None else ""
-            text = f"{found['value']:.4f} [{found['low']:.4f}, {found['high']:.4f}{holdout}]"
+            holdout = f" (holdout {found['expected']:.3f})" if found["expected"] is not None else ""
+            text = f"{found['value']:.3f} [{found['low']:.3f}, {found['high']:.3f}]{holdout}"
             parts.append(f"{name.replace('_', ' ')} {text}")
     said = "; ".join(parts) or "none is open"
-    return f"to expect of {expected['predictions']} predictions without outcome: {said}\n({expected['assumption']})"
+    return f"to expect of predictions without outcome, {expected['predictions']}: {said}\n({expected['assumption']})"
 
 
 def experiments(

@@ -77,8 +77,9 @@ def expected_skill(p_up: Floats, reference: Reference, *, confidence: float = 0.
             continue
         by_line = sum((other - value) ** 2 for other in (measure(x, truth_) for truth_ in others) if other is not None)
         by_chance = spreads[name] / len(p) ** 2 if name in spreads else _auc_variance(value, here)
-        radius = z * float(np.sqrt(by_line + by_chance))
-        shown[name] = {"value": value, "low": value - radius, "high": value + radius, "expected": expected}
+        radius, most = z * float(np.sqrt(by_line + by_chance)), np.inf if name == "log_loss" else 1.0
+        low, high = max(value - radius, 0.0), min(value + radius, most)
+        shown[name] = {"value": value, "low": low, "high": high, "expected": expected}
     return shown
 
 
