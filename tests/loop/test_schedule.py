@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import select, update
 
@@ -82,6 +82,7 @@ def test_an_unknown_calendar_is_named() -> None:
     hours=st.sampled_from([None, "22:00-06:00", "12:00-12:30"]),
     minute=st.integers(0, 2 * 366 * 24 * 60),
 )
+@example(calendar="XTKS", hours="22:00-06:00", minute=260_640)  # a holiday at the end of what is looked at
 def test_windows_agree_with_off_hours(calendar: str, hours: str | None, minute: int) -> None:
     now = at("2020-01-01T00:00") + timedelta(minutes=minute)
     start, end = next_window(calendar, now, hours=hours)

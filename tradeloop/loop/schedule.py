@@ -66,8 +66,8 @@ def _windows(calendar: str, ordinal: int, hours: str | None) -> list[tuple[datet
         return [(first, None)]
     edges = [(first, first), *trading]
     shut: list[tuple[datetime, datetime | None]] = [(end, start) for (_, end), (start, _) in pairwise(edges)]
-    if not trading or trading[-1][1] < last - timedelta(days=_AHEAD // 2):
-        shut.append((edges[-1][1], None))
+    if edges[-1][1] < last:  # no session begins until then
+        shut.append((edges[-1][1], last))
     joined = _union([*shut, *_daily(hours, first, last)])
     # One that reaches the end of what was looked at has no known end.
     return [(start, None if end is not None and end > last - timedelta(days=2) else end) for start, end in joined]
