@@ -2,7 +2,7 @@
 
 σ²_{t+1} = ω + α r²_t + β σ²_t for log returns r of mean zero, Bollerslev (1986). ω, α, β are the likeliest on the
 `HISTORY` bars before the boundary (`tradeloop.features.refits`), as arch's `ZeroMean` with `GARCH(1, 0, 1)` finds them,
-in a hundredth of its time; from the first of those bars on the recursion runs to the present, starting at their mean
+in a thirteenth of its time; from the first of those bars on the recursion runs to the present, starting at their mean
 square. A history whose root mean square is at most `STEADY` has no parameters: the volatility is `QUIET`, the rest 0.
 """
 

@@ -1,8 +1,8 @@
 """A hidden Markov model with Gaussian emissions: fitted by expectation maximisation, read by its forward filter.
 
 Source: Rabiner (1989), A tutorial on hidden Markov models. The fit equals hmmlearn's `GaussianHMM` of diagonal
-covariances (with its prior of 0.01 on their sums of squares) from the same start, and takes a fiftieth of its time. The
-filter gives P(state now | observations until now); the smoother, which the fit has inside, never leaves it.
+covariances (with its prior of 0.01 on their sums of squares) from the same start, and takes a twentieth of its time.
+The filter gives P(state now | observations until now); the smoother, which the fit has inside, never leaves it.
 """
 
 from __future__ import annotations
